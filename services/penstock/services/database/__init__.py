@@ -1,0 +1,11 @@
+"""State: PostgreSQL or SQLite behind one small interface."""
+
+from penstock.services.database.connection import (
+    Database,
+    DatabaseUnavailableError,
+    StaleEpochError,
+    connect,
+    unavailable,
+)
+
+__all__ = ["Database", "DatabaseUnavailableError", "StaleEpochError", "connect", "unavailable"]

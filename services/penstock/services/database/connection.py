@@ -1,0 +1,164 @@
+"""The one way to the database: short write transactions, reads beside them, and grouped writes.
+
+SQLite has one writer: `begin` and `write` of all tasks take turns on a single connection, with `synchronous=FULL`.
+PostgreSQL has a pool. No transaction may wait for anything but the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Table, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from penstock.events.errors import PenstockError
+
+Result = TypeVar("Result")
+Operation = Callable[[AsyncConnection], Awaitable[Result]]
+
+_GROUP = 256  # operations in one grouped transaction
+
+
+class DatabaseUnavailableError(PenstockError):
+    """The database cannot be reached, or ended the connection; nothing of the transaction was stored."""
+
+
+class StaleEpochError(PenstockError):
+    """The writer is no longer the owner: another one has taken over since."""
+
+
+class Database:
+    """A connection to PostgreSQL or SQLite; made by `connect`, closed by `close`."""
+
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+        self._writer, self._reader = writer, reader
+        self.is_sqlite = writer.dialect.name == "sqlite"
+        self._turn = asyncio.Lock()  # SQLite: whose turn it is on the one write connection
+        self._group: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The writing engine, for migrations."""
+        return self._writer
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """One write transaction: committed at the end, rolled back by an exception."""
+        if not self.is_sqlite:
+            async with self._writer.begin() as connection:
+                yield connection
+            return
+        async with self._turn, self._writer.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading."""
+        async with self._reader.connect() as connection:
+            yield connection
+
+    async def write(self, operation: Operation[Result]) -> Result:
+        """Run `operation(connection)` in a transaction shared with whatever else is waiting (group commit).
+
+        Returns after the commit. The operation may be run a second time, alone, when another one of its group
+        fails; so it must do nothing but talk to the database.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._group.append((operation, future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        return await future
+
+    async def _flush(self) -> None:
+        while self._group:
+            group, self._group = self._group[:_GROUP], self._group[_GROUP:]
+            try:
+                await self._run_group(group)
+            except BaseException as error:
+                for _, future in group:
+                    if not future.done():
+                        future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+                if not isinstance(error, Exception):
+                    raise
+
+    async def _run_group(self, group: list[tuple[Operation[Any], asyncio.Future[Any]]]) -> None:
+        try:
+            async with self.begin() as connection:
+                results = [await operation(connection) for operation, _ in group]
+        except Exception as error:
+            if len(group) == 1:
+                if not group[0][1].done():
+                    group[0][1].set_exception(error)
+                return
+            for each in group:  # one is at fault; the others must not suffer for it
+                await self._run_group([each])
+            return
+        for (_, future), result in zip(group, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    def insert(self, table: Table) -> Any:
+        """An INSERT that knows ON CONFLICT on both databases."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    async def close(self) -> None:
+        """Close all connections; safe to call twice."""
+        if self._flusher is not None and not self._flusher.done():
+            await asyncio.wait([self._flusher], timeout=5)
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+
+def connect(url: str, *, pool_size: int = 10) -> Database:
+    """Connect lazily to `postgresql+asyncpg://…` or `sqlite+aiosqlite:///path`."""
+    if url.startswith("sqlite"):
+        return Database(_sqlite_engine(url, 1), _sqlite_engine(url, 4))
+    engine = create_async_engine(
+        url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=False, pool_recycle=1800
+    )
+    return Database(engine, engine)
+
+
+def unavailable(error: BaseException) -> bool:
+    """Whether the database (not what was asked of it) is at fault: try the same again later."""
+    if isinstance(error, DBAPIError):
+        return (
+            bool(error.connection_invalidated)
+            or isinstance(error, InterfaceError)
+            or (isinstance(error, OperationalError) and not _is_refusal(error))
+        )
+    return isinstance(error, ConnectionError | TimeoutError | OSError | DatabaseUnavailableError)
+
+
+def _is_refusal(error: OperationalError) -> bool:
+    return "no such" in str(error.orig) or "syntax" in str(error.orig)
+
+
+def _sqlite_engine(url: str, connections: int) -> AsyncEngine:
+    engine = create_async_engine(
+        url, poolclass=AsyncAdaptedQueuePool, pool_size=connections, max_overflow=0, connect_args={"timeout": 30}
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    if connections == 1:  # the writer takes its lock at BEGIN, not at its first write
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

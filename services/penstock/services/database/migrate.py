@@ -1,0 +1,34 @@
+"""Migrations: expand first, contract a release later, so that processes of two formats work side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from penstock.services.database.connection import Database
+
+_LOCK = 0x70656E73  # any number that is ours: two processes must not migrate at once
+
+
+def config() -> Config:
+    """Alembic's configuration, without a file."""
+    found = Config()
+    found.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return found
+
+
+async def upgrade(database: Database) -> None:
+    """Bring the schema to the newest revision; safe to call by several processes at once, and again."""
+    async with database.begin() as connection:
+        if not database.is_sqlite:
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    alembic = config()
+    alembic.attributes["connection"] = connection
+    command.upgrade(alembic, "head")

@@ -1,0 +1,448 @@
+"""The tables. Instants are microseconds since the epoch; JSON is stored as text, so that any character survives.
+
+Every row that a user could name carries its namespace. What grows is pruned by age (`pruning.py`), but for the audit.
+Records and bodies carry a format version: a process reads its own and the one before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
+)
+
+# SQLite numbers rows by itself only for a plain INTEGER key.
+Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _text(name: str, *, default: str | None = None, null: bool = False) -> Column[Any]:
+    return Column(name, Text, nullable=null, server_default=default)
+
+
+def _int(name: str, *, default: int | None = None, null: bool = False) -> Column[Any]:
+    return Column(name, BigInteger, nullable=null, server_default=None if default is None else sa.text(str(default)))
+
+
+def _namespace() -> Column[Any]:
+    return Column("namespace", Text, nullable=False, server_default="default")
+
+
+# --- the stream: ownership, positions, time -------------------------------------------------------------------------
+
+topic = Table("topic", metadata, Column("name", Text, primary_key=True), _text("topic_id"), _int("partitions"))
+
+position = Table(
+    "position",
+    metadata,
+    _text("topic"),  # a topic of the bus, or "services": the lanes of the other services' outbox
+    _int("partition"),
+    _int("position", default=-1),  # the next offset to read; -1: from the beginning
+    _int("epoch", default=0),  # raised by each taking; a commit with an older one changes nothing
+    _text("owner", null=True),
+    _int("lease_until", default=0),
+    _int("revision", default=0),  # the revision of the rules in force at `position`
+    _int("updated", default=0),
+    PrimaryKeyConstraint("topic", "partition"),
+)
+
+member = Table(
+    "member",  # processes that share the partitions of a topic
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("kind"),
+    _int("seen_until"),
+    _int("format", default=1),
+)
+
+origin = Table(
+    "origin",  # the highest offset of each source partition that a match partition has applied
+    metadata,
+    _int("partition"),
+    _text("origin_topic"),
+    _int("origin_partition"),
+    _int("origin_offset"),
+    PrimaryKeyConstraint("partition", "origin_topic", "origin_partition"),
+)
+
+progress = Table(
+    "progress",  # how far the owner of each source partition has read, as a match partition has been told
+    metadata,
+    _int("partition"),
+    _text("origin_topic"),
+    _int("origin_partition"),
+    _int("at"),
+    PrimaryKeyConstraint("partition", "origin_topic", "origin_partition"),
+)
+
+seen = Table(
+    "seen",  # identities of events that took part in stateful triggers: a second one changes nothing
+    metadata,
+    _int("partition"),
+    Column("digest", LargeBinary, nullable=False),
+    _int("at"),
+    PrimaryKeyConstraint("partition", "digest"),
+    Index(None, "at"),
+)
+
+state = Table(
+    "state",  # one window: an automation's state for one key
+    metadata,
+    Column("id", Text, primary_key=True),  # derived_id(namespace, automation, when digest, key)
+    _namespace(),
+    _text("automation"),
+    _text("when_digest"),
+    _text("key"),  # JSON
+    _int("partition"),
+    Column("body", LargeBinary, nullable=False),
+    _int("format", default=1),
+    _int("updated"),
+    Index(None, "updated"),
+)
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+revision = Table(
+    "revision",  # the rule files of a namespace as they were applied; the highest id is the one in force
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    _namespace(),
+    _text("digest"),
+    _text("files"),  # JSON: {name: text}
+    _text("actor"),
+    _int("created"),
+)
+
+partition_revision = Table(
+    "partition_revision",  # where in its stream a partition changed to a revision
+    metadata,
+    _text("topic"),
+    _int("partition"),
+    _int("revision"),
+    _int("from_offset"),
+    _int("at"),
+    PrimaryKeyConstraint("topic", "partition", "revision"),
+)
+
+flow = Table(
+    "flow",  # what workers say that they can run
+    metadata,
+    _namespace(),
+    _text("name"),
+    _text("pool"),
+    _text("module"),
+    _text("parameters"),  # JSON Schema
+    _text("options", default="{}"),  # JSON: limits, retries, timeout
+    _int("updated"),
+    PrimaryKeyConstraint("namespace", "name"),
+)
+
+# --- decisions and what follows from them ---------------------------------------------------------------------------
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("id", Text, primary_key=True),  # derived from its cause (rules.md, Identity)
+    _namespace(),
+    _text("automation"),
+    _text("when_digest"),
+    _text("kind"),  # fired | resolved | suppressed
+    _text("key"),  # JSON
+    _int("at"),
+    _text("events"),  # JSON: ids of all events that took part
+    _text("reason", default=""),
+    _int("revision", default=0),
+    _text("correlationid", null=True),
+    _text("causationid", null=True),
+    _text("traceparent", null=True),
+    _int("created"),
+    Index(None, "namespace", "automation", "at"),
+    Index(None, "created"),
+)
+
+firing = Table(
+    "firing",  # a decision being carried out: the cursor over the actions of its automation
+    metadata,
+    Column("id", Text, primary_key=True),  # the decision's
+    _namespace(),
+    _text("automation"),
+    _int("revision", default=0),
+    _text("lane"),  # "topic/partition" of the engine that runs it
+    _text("status"),
+    _text("body"),  # JSON: automations.firing.Firing
+    _int("wake_at", null=True),  # a timer of the firing
+    _int("format", default=1),
+    _int("created"),
+    _int("updated"),
+    Index(None, "lane", "wake_at"),
+    Index(None, "namespace", "automation", "created"),
+    Index(None, "created"),
+)
+
+fact = Table(
+    "fact",  # the inbox of firings: written with the deed itself, taken by the owner of the lane
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    _namespace(),
+    _text("firing_id"),
+    _text("lane"),
+    _text("body"),  # JSON: an automations.firing.Fact
+    _int("created"),
+    Index(None, "lane", "id"),
+)
+
+outbox = Table(
+    "outbox",  # records to publish, in order of id within a lane; a published one is deleted
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    _text("lane"),
+    _text("topic"),
+    _int("partition", null=True),
+    Column("key", LargeBinary, nullable=True),
+    Column("value", LargeBinary, nullable=False),
+    _text("headers", default="[]"),  # JSON: [[name, text], …]
+    _int("created"),
+    Index(None, "lane", "id"),
+)
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _namespace(),
+    _text("flow"),
+    _text("pool", default="default"),
+    _text("state"),
+    _text("parameters"),  # JSON; secrets stand in it as placeholders
+    _text("nonce", default=""),  # placeholders that carry it are secrets (automations.templates)
+    _int("priority", default=0),
+    _int("attempt", default=0),  # claims so far
+    _int("retries", default=0),  # retries of the flow's own policy so far
+    _int("epoch", default=0),  # raised by each claim; writes that carry an older one are refused
+    _int("seq", default=0),  # state changes so far
+    _text("worker", null=True),
+    _int("lease_until", default=0),
+    _int("due_at", default=0),
+    _text("limits", default="[]"),  # JSON: names of limits
+    _text("result", null=True),  # JSON
+    _text("error", null=True),
+    _text("firing_id", null=True),
+    _text("lane", null=True),
+    _text("step", null=True),
+    _int("report", default=0),  # 1: its end is a fact for its firing (run with wait: completed)
+    _text("correlationid", null=True),
+    _text("causationid", null=True),
+    _text("traceparent", null=True),
+    _int("hops", default=0),
+    _int("format", default=1),
+    _int("created"),
+    _int("started", null=True),
+    _int("ended", null=True),
+    Index(None, "pool", "state", "due_at"),
+    Index(None, "firing_id"),
+    Index(None, "created"),
+)
+
+run_event = Table(
+    "run_event",  # one row a change of state
+    metadata,
+    _text("run_id"),
+    _int("seq"),
+    _namespace(),
+    _text("state"),
+    _text("detail", default=""),
+    _text("actor"),
+    _int("epoch", default=0),
+    _int("at"),
+    PrimaryKeyConstraint("run_id", "seq"),
+)
+
+journal = Table(
+    "journal",  # one row a finished task call
+    metadata,
+    _text("run_id"),
+    _text("call"),  # flows.journal.call_key
+    _namespace(),
+    _text("name"),
+    _text("state"),
+    _text("result", null=True),  # JSON
+    _text("error", null=True),
+    _int("epoch"),
+    _int("started"),
+    _int("ended"),
+    _int("format", default=1),
+    PrimaryKeyConstraint("run_id", "call"),
+)
+
+run_log = Table(
+    "run_log",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    _namespace(),
+    _text("run_id"),
+    _int("epoch", default=0),
+    _int("at"),
+    _text("level"),
+    _text("line"),
+    Index(None, "run_id", "id"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _namespace(),
+    _text("pool"),
+    _text("host"),
+    _int("pid"),
+    _int("started"),
+    _int("seen"),
+    _int("format", default=1),
+)
+
+# --- approvals and notifications ------------------------------------------------------------------------------------
+
+approval = Table(
+    "approval",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _namespace(),
+    _text("firing_id", null=True),
+    _text("lane", null=True),
+    _text("step", null=True),
+    _text("automation", null=True),
+    _text("status"),  # pending | approved | rejected | expired | void
+    _text("ask"),
+    _text("body"),  # JSON: automations.approval.Approval
+    _int("version", default=0),  # compare-and-set
+    _int("expires_at"),
+    _int("created"),
+    _int("decided", null=True),
+    _int("format", default=1),
+    Index(None, "namespace", "status", "created"),
+    Index(None, "status", "expires_at"),
+)
+
+delivery = Table(
+    "delivery",  # one notification to one channel; the record on penstock.notifications only wakes its sender
+    metadata,
+    Column("id", Text, primary_key=True),  # derived from decision and step: the idempotency key
+    _namespace(),
+    _text("firing_id", null=True),
+    _text("lane", null=True),
+    _text("step", null=True),
+    _text("automation", null=True),
+    _text("channel"),
+    _text("status"),  # pending | delivered | failed
+    _text("body"),  # JSON: text, title, retry; secrets stand in it as placeholders
+    _text("nonce", default=""),
+    _int("attempts", default=0),
+    _int("epoch", default=0),
+    _text("owner", null=True),
+    _int("lease_until", default=0),
+    _int("due_at", default=0),
+    _text("response", null=True),  # JSON of the provider's answer, without secrets
+    _text("error", null=True),
+    _text("correlationid", null=True),
+    _text("causationid", null=True),
+    _text("traceparent", null=True),
+    _int("hops", default=0),
+    _int("format", default=1),
+    _int("created"),
+    _int("updated", default=0),
+    Index(None, "status", "due_at"),
+    Index(None, "created"),
+)
+
+# --- schedules ------------------------------------------------------------------------------------------------------
+
+schedule = Table(
+    "schedule",
+    metadata,
+    _namespace(),
+    _text("name"),
+    _text("digest"),  # of its definition: a changed one starts anew
+    _text("spec"),  # JSON
+    _int("next_at"),
+    _int("updated"),
+    PrimaryKeyConstraint("namespace", "name"),
+    Index(None, "next_at"),
+)
+
+schedule_fire = Table(
+    "schedule_fire",  # each due time is claimed once, however many schedulers there are
+    metadata,
+    _namespace(),
+    _text("name"),
+    _int("due"),
+    _text("event_id"),
+    _int("at"),
+    PrimaryKeyConstraint("namespace", "name", "due"),
+    Index(None, "at"),
+)
+
+# --- people ---------------------------------------------------------------------------------------------------------
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _namespace(),
+    _text("prefix"),  # the part that may be shown
+    _text("hash"),  # SHA-256 of the whole key
+    _text("actor"),  # user/owner
+    _text("roles", default="[]"),
+    _int("created"),
+    _int("revoked", null=True),
+    Index(None, "prefix", unique=True),
+)
+
+sign_in = Table(
+    "sign_in",  # one-time sign-in links
+    metadata,
+    Column("hash", Text, primary_key=True),
+    _namespace(),
+    _text("key_id"),
+    _int("expires_at"),
+    _int("used", null=True),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("hash", Text, primary_key=True),  # SHA-256 of the cookie
+    _namespace(),
+    _text("key_id"),
+    _text("actor"),
+    _text("csrf"),
+    _int("created"),
+    _int("expires_at"),
+    Index(None, "expires_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _namespace(),
+    _int("at"),
+    _text("actor"),
+    _text("action"),  # "approval.decided", "revision.applied"
+    _text("object"),  # "approval/<id>"
+    _text("detail", default="{}"),  # JSON, without secrets
+    Index(None, "namespace", "at"),
+    Index(None, "object"),
+)
+
+lease = Table(
+    "lease",  # one holder of a named duty: the rules watcher, the pruner
+    metadata,
+    Column("name", Text, primary_key=True),
+    _text("owner"),
+    _int("lease_until"),
+)

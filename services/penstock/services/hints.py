@@ -1,0 +1,71 @@
+"""Hints: "there is something for you in the database", through Redis pub/sub.
+
+A hint carries nothing and promises nothing. Whoever waits for one also looks by itself every so often, so that a lost
+hint delays and never loses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+OUTBOX = "outbox"  # rows in the lanes of the services
+FACTS = "facts"  # facts for firings
+RUNS = "runs"  # due runs
+DELIVERIES = "deliveries"  # due notifications
+REVISION = "revision"  # a new revision of the rules
+FLOWS = "flows"  # a worker registered its flows
+
+_log = structlog.get_logger()
+
+
+class Hints:
+    """Give hints with `give`, wait for one with `wait`; `run` must be running for hints to arrive."""
+
+    def __init__(self, redis: Redis, prefix: str = "penstock:hint:") -> None:
+        self._redis, self._prefix = redis, prefix
+        self._events: dict[str, asyncio.Event] = {}
+
+    async def give(self, *names: str) -> None:
+        """Wake whoever waits for these names, in any process. A Redis that is down is not an error."""
+        for name in names:
+            self._event(name).set()
+            with contextlib.suppress(RedisError, OSError):
+                await self._redis.publish(self._prefix + name, b"")
+
+    async def wait(self, name: str, timeout: float) -> bool:
+        """Wait for a hint, `timeout` seconds at most.  Returns whether there was one.
+
+        One waiter a name and process: a hint wakes it once.
+        """
+        event = self._event(name)
+        try:
+            await asyncio.wait_for(event.wait(), timeout)
+        except TimeoutError:
+            return False
+        event.clear()
+        return True
+
+    async def run(self) -> None:
+        """Receive hints until cancelled; reconnects by itself."""
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError) as error:
+                _log.info("hints.reconnecting", error=str(error))
+                await asyncio.sleep(0.5)
+
+    async def _listen(self) -> None:
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.psubscribe(self._prefix + "*")
+            while True:
+                message = await pubsub.get_message(timeout=1.0)
+                if message is not None:
+                    self._event(message["channel"].decode().removeprefix(self._prefix)).set()
+
+    def _event(self, name: str) -> asyncio.Event:
+        return self._events.setdefault(name, asyncio.Event())

@@ -1,0 +1,74 @@
+"""The rules in force, as every service but the api sees them: from the database alone, kept fresh."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from penstock.automations import RuleSet, load_texts
+from penstock.services import hints as hint
+from penstock.services.database import Database, tables
+from penstock.services.hints import Hints
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One applied version of the rule files; id 0 is "none yet"."""
+
+    id: int
+    rules: RuleSet
+
+
+class RuleBook:
+    """Reads revisions of one namespace; `run` keeps `current` fresh."""
+
+    def __init__(self, database: Database, hints: Hints, namespace: str) -> None:
+        self._database, self._hints, self._namespace = database, hints, namespace
+        self._known: dict[int, Revision] = {0: Revision(0, load_texts({}))}
+        self.current: Revision = self._known[0]
+        self._changed = asyncio.Condition()
+
+    async def refresh(self) -> Revision:
+        """Read the newest revision from the database now."""
+        newest = sa.select(sa.func.max(tables.revision.c.id)).where(tables.revision.c.namespace == self._namespace)
+        async with self._database.read() as connection:
+            number = (await connection.execute(newest)).scalar() or 0
+        found = await self.get(number)
+        if found.id != self.current.id:
+            self.current = found
+            async with self._changed:
+                self._changed.notify_all()
+        return found
+
+    async def get(self, number: int) -> Revision:
+        """One revision, by its id.  Raises LookupError where there is none."""
+        if number not in self._known:
+            query = sa.select(tables.revision.c.files).where(tables.revision.c.id == number)
+            async with self._database.read() as connection:
+                files = (await connection.execute(query)).scalar()
+            if files is None:
+                raise LookupError(f"there is no revision {number} of the rules in the database")
+            self._known[number] = Revision(number, load_texts(json.loads(files)))
+        return self._known[number]
+
+    async def changed(self, since: int) -> Revision:
+        """Wait until the revision in force is another than `since`."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.current.id != since)
+        return self.current
+
+    async def run(self) -> None:
+        """Follow new revisions until cancelled."""
+        while True:
+            try:
+                await self.refresh()
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("rules.unreadable", error=str(error))
+            await self._hints.wait(hint.REVISION, timeout=1.0)

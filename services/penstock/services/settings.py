@@ -1,0 +1,59 @@
+"""Settings: read once at start-up from PENSTOCK_*, then passed down; never imported as a global."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PathList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """One process's settings; every field is the environment variable PENSTOCK_<FIELD>.
+
+    The three URLs choose between the two ways to run. Left out, `penstock up` fills them in: a redis-server and a
+    SQLite file of its own under `data_dir`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, extra="ignore")
+
+    bus_url: str = ""  # kafka://host:9092 | redis://host:6379/0 | unix:///path/to.sock
+    database_url: str = ""  # postgresql+asyncpg://… | sqlite+aiosqlite:///path
+    redis_url: str = ""  # limits, hints: redis://… | unix://…
+    data_dir: Path = Path(".penstock")
+
+    namespace: str = "default"
+    rules: PathList = ("rules",)  # directories of rule files; a comma between several
+    flows: PathList = ()  # modules or .py files that hold flows
+    pool: str = "default"  # the work pool that this process's worker serves
+
+    host: str = "127.0.0.1"  # where HTTP listens: loopback unless told otherwise
+    port: int = Field(default=4180, ge=0, le=65535)  # 0: any free one
+    api_url: str = ""  # where the CLI finds the API; default: http://host:port
+    api_key: SecretStr = SecretStr("")  # the CLI's and the emitting client's key
+
+    event_partitions: int = Field(default=6, ge=1, le=512)  # of penstock.events, at its making
+    batch: int = Field(default=2_000, ge=1, le=50_000)  # records per partition and transaction
+    ownership_lease: timedelta = Field(default=timedelta(seconds=10), gt=timedelta(0))  # of a partition
+    run_lease: timedelta = Field(default=timedelta(seconds=15), gt=timedelta(0))  # of a claimed run
+    run_attempts: int = Field(default=5, ge=1)  # claims of one run before it is given up as crashed
+    delivery_lease: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))  # of a claimed notification
+    concurrency: int = Field(default=4, ge=1, le=256)  # warm children of one worker
+    outbox_ceiling: int = Field(default=50_000, ge=1)  # unsent rows above which an engine stops reading
+    keep: timedelta = Field(default=timedelta(days=30), gt=timedelta(0))  # decisions, runs, logs: pruned when older
+    log_level: str = "INFO"
+    log_json: bool = False
+
+    @field_validator("rules", "flows", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def url(self) -> str:
+        """The API's base URL, as a client on this machine would use it."""
+        return self.api_url or f"http://{self.host}:{self.port}"
