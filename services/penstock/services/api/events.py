@@ -1,0 +1,41 @@
+"""`POST /events`: CloudEvents in, 202 once the bus has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock.events import bus
+from penstock.events.bus import Outgoing
+from penstock.events.errors import InvalidEventError
+from penstock.events.event import Event, parse, refuse_reserved
+from penstock.services.api.bodies import read_body
+from penstock.services.api.guard import require
+from penstock.services.api.problems import invalid_event
+from penstock.services.api.state import api_of
+
+
+async def post_events(request: Request) -> Response:
+    """Take events in structured, binary or batch mode; all of a request or none."""
+    require(request, "operator")
+    records = read_events(request.headers, await read_body(request))
+    if records:
+        await api_of(request).publisher.publish(records)
+    return Response(status_code=HTTPStatus.ACCEPTED)
+
+
+def read_events(headers: Mapping[str, str], body: bytes) -> list[Outgoing]:
+    """The records of one request.  Raises Refusal 400 with the field, and in a batch the index, at fault."""
+    try:
+        return [outgoing(parse(body))]
+    except InvalidEventError as error:
+        raise invalid_event(error) from None
+
+
+def outgoing(event: Event) -> Outgoing:
+    """An event as the record that is published: structured, keyed by what orders it."""
+    refuse_reserved(event.type)
+    return Outgoing(bus.EVENTS, event.to_json(), event.ordering_key.encode())

@@ -1,0 +1,89 @@
+"""The api service: HTTP for programs and people, and the watcher of the rule files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import structlog
+import uvicorn
+
+from penstock.services.api.app import make_app
+from penstock.services.api.publishing import GroupPublisher
+from penstock.services.context import Context
+from penstock.services.settings import Settings
+
+_GRACE = 5  # seconds for requests under way when the service is told to end
+_log = structlog.get_logger()
+
+
+class ApiService:
+    """Serves HTTP on settings.host and settings.port; `address` says where, once started."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.address = ""  # "http://127.0.0.1:4180"
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """See `context.Service`.  Raises OSError where the port is taken."""
+        publisher = GroupPublisher(self._context.bus)
+        listener = listen(self._context.settings)
+        self.address = _address(listener)
+        server = _Server(make_app(self._context, publisher), started)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            await serving
+            raise
+        finally:
+            listener.close()
+            await publisher.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own hands on signals: whoever runs the services handles those."""
+
+    def __init__(self, app: object, started: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]  # any ASGI application
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE,
+        )
+        super().__init__(config)
+        self._on_started = started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket, bound already, so that port 0 has become a real one.  Raises OSError."""
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(found[0], socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(found[4])
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"{settings.host}:{settings.port}: {error.strerror}; set PENSTOCK_PORT") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- read, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

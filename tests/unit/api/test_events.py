@@ -1,0 +1,97 @@
+"""`POST /events`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.support.api_harness import Harness
+
+from penstock.events.bus import EVENTS
+
+EVENT = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order.placed", "subject": "order/7"}
+
+
+async def post(api: Harness, body: object, **headers: str) -> httpx.Response:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with api.client(await api.key("operator")) as client:
+        return await client.post(
+            "/events", content=raw, headers={"content-type": "application/cloudevents+json"} | headers
+        )
+
+
+async def test_an_event_is_on_the_bus_before_it_is_accepted(api: Harness) -> None:
+    answer = await post(api, EVENT | {"data": {"n": 1}})
+    [record] = api.bus.records(EVENTS)
+    assert (answer.status_code, record.key) == (202, b"order/7")
+    assert json.loads(record.value) == EVENT | {"data": {"n": 1}}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{", ""),
+        ({"source": "/shop", "type": "order.placed"}, "id"),
+        ({"id": "1", "type": "order.placed"}, "source"),
+        ({"id": "1", "source": "/shop"}, "type"),
+        (EVENT | {"time": "yesterday"}, "time"),
+        (EVENT | {"data": "a\u0000b"}, "data"),
+        (EVENT | {"type": "penstock.run.completed"}, "type"),
+    ],
+)
+async def test_what_is_no_event_of_a_client_is_refused_with_a_problem(api: Harness, body: object, field: str) -> None:
+    answer = await post(api, body)
+    problem = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert problem.get("field", "") == field
+    assert {"type", "title", "status", "detail"} <= problem.keys()
+    assert api.bus.records(EVENTS) == []
+
+
+async def test_more_than_one_mebibyte_is_refused_before_it_is_read(api: Harness) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 100 << 20:
+            sent += 1 << 16
+            yield b"x" * (1 << 16)
+
+    async with api.client(await api.key("operator")) as client:
+        answer = await client.post("/events", content=endless())
+    assert answer.status_code == 413
+    assert sent < 3 << 20
+
+
+async def test_an_announced_length_above_the_limit_is_refused_unread(api: Harness) -> None:
+    answer = await post(api, b" " * (2 << 20))
+    assert (answer.status_code, answer.json()["limit"]) == (413, 1 << 20)
+
+
+async def test_a_bus_that_is_away_means_503_and_when_to_try_again(api: Harness) -> None:
+    api.bus.away = True
+    answer = await post(api, EVENT)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    api.bus.away = False
+    assert (await post(api, EVENT)).status_code == 202
+
+
+async def test_concurrent_requests_share_one_publish(api: Harness) -> None:
+    api.bus.gate.clear()
+    async with api.client(await api.key("operator")) as client:
+        await client.get("/health")
+        posts = [asyncio.create_task(client.post("/events", json=EVENT | {"id": str(n)})) for n in range(50)]
+        waiting: Any = api.app
+        publisher = waiting._app.state.api.publisher
+        async with asyncio.timeout(10):
+            while publisher.waiting < 50:
+                await asyncio.sleep(0)
+        api.bus.gate.set()
+        answers = await asyncio.gather(*posts)
+    assert {answer.status_code for answer in answers} == {202}
+    assert len(api.bus.records(EVENTS)) == 50
+    assert len(api.bus.publishes) <= 3
