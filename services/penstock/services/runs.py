@@ -1,0 +1,275 @@
+"""A run's rows: made by the engine, moved from state to state by workers and operators.
+
+Every change of state is one row of `run_event` and one event `penstock.run.<state>`, in the transaction of the change.
+Every write of a worker carries the epoch of its claim and is refused with StaleEpochError once somebody else has
+claimed the run, or an operator has moved it.
+
+Events of a run carry `correlationid`, `causationid`, `traceparent` and `hops` of its row, as its maker set them: the
+cause of all of them is what launched the run (for a firing: its decision), and they are one chain of causes however
+often the run is taken over. Their ids are derived from run and number, so that none is counted twice.
+
+Formats: `run.format` is the oldest format of worker that can run the row, and `journal.format` likewise. A release adds
+nullable columns and optional fields, which workers of the format before do not look at, and goes on writing the format
+before; only the release after raises what it writes. A worker therefore claims rows of format <= its own (FORMAT), and
+ignores columns and fields that it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.events.bus import Outgoing, runs_topic
+from penstock.events.errors import PenstockError
+from penstock.events.ids import derived_id
+from penstock.events.instants import Instant
+from penstock.flows.journal import TaskCall
+from penstock.flows.states import State, can_become
+from penstock.services.database import StaleEpochError, clock
+from penstock.services.database.records import publish_later, service_lane, system_event
+from penstock.services.database.tables import journal, run, run_event, run_log
+
+FORMAT = 1
+LINE_LIMIT = 16_384  # characters of one log line or error that are kept
+
+_BEFORE: Mapping[State, tuple[str, ...]] = {
+    new: tuple(old.value for old in State if can_become(old, new)) for new in State
+}
+# What an event of a run tells of it: never parameters, results or errors, which may hold secrets or megabytes.
+_TOLD = (
+    *("id", "namespace", "flow", "pool", "state", "attempt", "retries", "epoch", "seq", "worker", "due_at", "limits"),
+    *("firing_id", "lane", "step", "report", "correlationid", "causationid", "traceparent", "hops"),
+)
+
+
+class RunNotFoundError(PenstockError, LookupError):
+    """There is no run with this id."""
+
+
+class TransitionError(PenstockError):
+    """A run cannot go from the state it is in to the one asked for."""
+
+    def __init__(self, run_id: str, old: str, new: str) -> None:
+        self.run_id, self.old, self.new = run_id, old, new
+        super().__init__(f"run {run_id} is {old}; a run that is {old} cannot become {new}")
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be made. id: derived from its cause, so that it is made once.
+
+    parameters: JSON of an object; secrets stand in it as placeholders that carry `nonce`.  limits: names, beside those
+    of the flow.  report: 1 if its end is a fact for (firing_id, lane, step).  actor: who launched it.
+    """
+
+    id: str
+    flow: str
+    parameters: str = "{}"
+    namespace: str = "default"
+    pool: str = "default"
+    nonce: str = ""
+    priority: int = 0
+    limits: tuple[str, ...] = ()
+    firing_id: str | None = None
+    lane: str | None = None
+    step: str | None = None
+    report: int = 0
+    correlationid: str | None = None
+    causationid: str | None = None
+    traceparent: str | None = None
+    hops: int = 0
+    actor: str = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a run's log. at: when it was written, by the clock of the child's machine."""
+
+    at: Instant
+    level: str
+    line: str
+
+
+async def create_runs(connection: AsyncConnection, lane: str, runs: Sequence[NewRun]) -> int:
+    """Make runs that are due at once; those that exist already are left as they are.  Returns how many are new.
+
+    lane: the outbox lane of the caller, which carries the wake-ups and then the events `penstock.run.pending`.
+    """
+    if not runs:
+        return 0
+    statement = _insert(connection, run).values(created=clock.now(), due_at=clock.now()).on_conflict_do_nothing()
+    found = await connection.execute(statement.returning(run.c.id, run.c.created), [_new_row(each) for each in runs])
+    created: dict[str, Instant] = {row.id: row.created for row in found}
+    new = [each for each in {each.id: each for each in runs}.values() if each.id in created]
+    if new:
+        await connection.execute(sa.insert(run_event), [_first_event(each, created[each.id]) for each in new])
+        told = [_told(_new_row(each) | {"seq": 1, "attempt": 0, "retries": 0}, created[each.id]) for each in new]
+        await publish_later(connection, lane, [*(wake_up(each.id, each.pool, each.namespace) for each in new), *told])
+    return len(new)
+
+
+def wake_up(run_id: str, pool: str, namespace: str) -> Outgoing:
+    """The record that wakes a worker of `pool`; it says no more than where to look."""
+    value = json.dumps({"v": 1, "run": run_id, "namespace": namespace}).encode()
+    return Outgoing(topic=runs_topic(pool), key=run_id.encode(), value=value)
+
+
+async def change_state(
+    connection: AsyncConnection,
+    run_id: str,
+    epoch: int | None,
+    new: State,
+    *,
+    detail: str = "",
+    actor: str = "system",
+    told: Mapping[str, Any] | None = None,
+    **columns: Any,
+) -> sa.RowMapping:
+    """Put a run into another state: its row, one `run_event`, one event.  Returns the run's row as events tell it.
+
+    epoch: the claim's; None for an operator, whose change ends whatever claim there is (the epoch is raised).
+    told: added to the event's data.  columns: written with it, e.g. `result`, or `due_at` as an SQL expression.
+    A run that is not running has no worker and no lease.  Raises StaleEpochError, TransitionError, RunNotFoundError.
+    """
+    values = {"state": new.value, "seq": run.c.seq + 1} | _stamps(new) | columns
+    where = [run.c.id == run_id, run.c.state.in_(_BEFORE[new])]
+    if epoch is None:
+        values["epoch"] = run.c.epoch + 1
+    else:
+        where.append(run.c.epoch == epoch)
+    columns_told = (*(run.c[name] for name in _TOLD), clock.now().label("now"))
+    changed = await connection.execute(sa.update(run).where(*where).values(values).returning(*columns_told))
+    row = changed.mappings().first()
+    if row is None:
+        raise await _refused(connection, run_id, epoch, new)
+    event = {"run_id": run_id, "seq": row["seq"], "namespace": row["namespace"], "state": new.value, "actor": actor}
+    await connection.execute(
+        sa.insert(run_event), [event | {"detail": clean(detail), "epoch": row["epoch"], "at": row["now"]}]
+    )
+    record = _told(dict(row), row["now"], **({"detail": clean(detail)} if detail else {}), **(told or {}))
+    await publish_later(connection, service_lane(run_id), [record])
+    return row
+
+
+async def hold(connection: AsyncConnection, run_id: str, epoch: int) -> str:
+    """Make sure that the run is ours until the end of this transaction.  Returns its namespace.
+
+    Nobody can claim it meanwhile.  Raises StaleEpochError.
+    """
+    query = sa.select(run.c.namespace).where(run.c.id == run_id, run.c.epoch == epoch).with_for_update(read=True)
+    namespace: str | None = (await connection.execute(query)).scalar()
+    if namespace is None:
+        raise stale(run_id, epoch)
+    return namespace
+
+
+async def record_calls(connection: AsyncConnection, run_id: str, epoch: int, calls: Iterable[TaskCall]) -> None:
+    """Write finished task calls into the journal; a call that was tried before is overwritten.
+
+    Raises StaleEpochError.
+    """
+    namespace = await hold(connection, run_id, epoch)
+    same = {"run_id": run_id, "namespace": namespace, "epoch": epoch, "format": FORMAT}
+    rows = [same | _call_row(call) for call in calls]
+    if rows:
+        statement = _insert(connection, journal)
+        kept = {name: statement.excluded[name] for name in rows[0] if name not in ("run_id", "call", "namespace")}
+        await connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "call"], set_=kept), rows)
+
+
+async def recorded_calls(connection: AsyncConnection, run_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The completed calls of each run: key → JSON of the result."""
+    found: dict[str, dict[str, bytes]] = {run_id: {} for run_id in run_ids}
+    columns = (journal.c.run_id, journal.c.call, journal.c.result)
+    wanted = (journal.c.run_id.in_(run_ids), journal.c.state == State.COMPLETED.value)
+    for row in await connection.execute(sa.select(*columns).where(*wanted)):
+        found[row.run_id][row.call] = (row.result or "null").encode()
+    return found
+
+
+async def write_logs(connection: AsyncConnection, run_id: str, epoch: int, lines: Iterable[LogLine]) -> None:
+    """Keep lines of the run's log, in order.  Raises StaleEpochError."""
+    namespace = await hold(connection, run_id, epoch)
+    same = {"namespace": namespace, "run_id": run_id, "epoch": epoch}
+    rows = [same | {"at": each.at, "level": each.level, "line": clean(each.line)} for each in lines]
+    if rows:
+        await connection.execute(sa.insert(run_log), rows)
+
+
+def clean(text: str) -> str:
+    """Text as every database takes it: without NUL and lone surrogates, at most LINE_LIMIT characters."""
+    kept = text if len(text) <= LINE_LIMIT else f"{text[:LINE_LIMIT]}… ({len(text)} characters)"
+    return kept.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def stale(run_id: str, epoch: int) -> StaleEpochError:
+    """The error for a write with an epoch that is over."""
+    return StaleEpochError(
+        f"run {run_id} was claimed or moved by somebody else since epoch {epoch}; nothing is written"
+    )
+
+
+def _insert(connection: AsyncConnection, table: sa.Table) -> Any:
+    """An INSERT that knows ON CONFLICT; the two dialects' constructs have no common type."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _new_row(new: NewRun) -> dict[str, Any]:
+    row = asdict(new)
+    del row["actor"]
+    return row | {"limits": json.dumps(new.limits), "state": State.PENDING.value, "seq": 1, "format": FORMAT}
+
+
+def _first_event(new: NewRun, at: Instant) -> dict[str, Any]:
+    same = {"run_id": new.id, "seq": 1, "namespace": new.namespace, "epoch": 0, "at": at}
+    return same | {"state": State.PENDING.value, "detail": "", "actor": new.actor}
+
+
+def _stamps(new: State) -> dict[str, Any]:
+    """What a state says about claim, beginning and end."""
+    if new is State.RUNNING:
+        return {"started": sa.func.coalesce(run.c.started, clock.now()), "ended": None}
+    return {"worker": None, "lease_until": 0, "ended": clock.now() if new.is_final else None}
+
+
+def _told(row: Mapping[str, Any], at: Instant, **more: Any) -> Outgoing:
+    """The event of a change."""
+    state = row["state"]
+    name = "started" if state == State.RUNNING else state  # design.md §4 names the event of `running` so
+    data = {"run": row["id"], **{key: row[key] for key in ("flow", "pool", "state", "attempt", "retries")}}
+    if row["firing_id"]:
+        data["firing"] = row["firing_id"]
+    return system_event(
+        f"penstock.run.{name}",
+        subject=f"run/{row['id']}",
+        data=data | more,
+        at=at,
+        namespace=row["namespace"],
+        event_id=derived_id("run", row["id"], str(row["seq"])),
+        correlationid=row["correlationid"],
+        causationid=row["causationid"],
+        traceparent=row["traceparent"],
+        hops=row["hops"],
+    )
+
+
+def _call_row(call: TaskCall) -> dict[str, Any]:
+    ended = {"started": call.started, "ended": call.ended, "error": None if call.error is None else clean(call.error)}
+    return {"call": call.key, "name": call.task, "state": call.state.value, "result": call.result.decode()} | ended
+
+
+async def _refused(connection: AsyncConnection, run_id: str, epoch: int | None, new: State) -> PenstockError:
+    """Why a change was not made."""
+    query = sa.select(run.c.state, run.c.epoch).where(run.c.id == run_id)
+    row = (await connection.execute(query)).first()
+    if row is None:
+        return RunNotFoundError(f"there is no run {run_id}; `penstock runs list` shows those there are")
+    if epoch is not None and row.epoch != epoch:
+        return stale(run_id, epoch)
+    return TransitionError(run_id, row.state, new.value)

@@ -1,0 +1,1 @@
+"""The worker: claims runs, and runs them in warm child processes."""
