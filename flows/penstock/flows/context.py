@@ -79,6 +79,11 @@ def entered(context: RunContext) -> Iterator[RunContext]:
         _current.reset(token)
 
 
+def leave_run() -> None:
+    """Let the code from here on belong to no run: in a process that a run forked, where nothing can be journalled."""
+    _current.set(None)
+
+
 def local_context(flow: str, parameters: Mapping[str, Any]) -> RunContext:
     """The context of a run without a server; its log lines go to stderr unless the program has set up logging."""
     if not LOGGER.hasHandlers():

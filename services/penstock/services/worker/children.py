@@ -1,0 +1,396 @@
+"""The parent's side of one warm child process: start it, have it carry out runs, notice how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from penstock.events.errors import PenstockError
+from penstock.services.worker.frames import (
+    FROM_CHILD,
+    Cancel,
+    Execute,
+    Finished,
+    FlowInfo,
+    Frame,
+    FrameBuffer,
+    FrameError,
+    FromChild,
+    Load,
+    Loaded,
+    Log,
+    Problem,
+    Recorded,
+    Started,
+    Stop,
+    TaskFinished,
+    encode,
+)
+
+_DRAIN = 0.25  # seconds for the rest of a dead child's output; a process that it forked may hold the pipe open
+
+
+class ChildError(PenstockError):
+    """A child process cannot be used."""
+
+
+class ChildStartError(ChildError):
+    """A child did not come up."""
+
+
+class ChildBusyError(ChildError):
+    """A child has a run already; it takes one at a time."""
+
+
+class ChildGoneError(ChildError):
+    """A child has ended; start another one."""
+
+
+OnTask = Callable[[TaskFinished], Awaitable[None]]
+OnLog = Callable[[Log], None]
+OnStarted = Callable[[Started], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """The present run, seen from the parent."""
+
+    order: Execute
+    on_task: OnTask
+    on_log: OnLog
+    on_started: OnStarted
+    done: asyncio.Future[Finished]
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    journalling: set[asyncio.Task[None]] = field(default_factory=set)
+    killed_as: tuple[str, str] | None = None  # state and reason, when the parent ends it by force
+
+    def fail(self, error: BaseException) -> None:
+        """What the worker does for the run failed; the run must not go on."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Child(asyncio.SubprocessProtocol):
+    """One child process. It carries out one run at a time; after its end a new one is started in its place.
+
+    flows: what its modules hold, by name.  problems: what of them cannot be used.  runs: how many it has ended.
+    spent: it carries the rest of a run (see `Finished.spent`) and should be stopped.
+    """
+
+    def __init__(self, on_log: OnLog | None, grace: float, silence: float) -> None:
+        self.flows: dict[str, FlowInfo] = {}
+        self.problems: list[Problem] = []
+        self.runs = 0
+        self.spent = False
+        self.returncode: int | None = None
+        self._loop = asyncio.get_running_loop()
+        self._grace, self._silence = grace, silence
+        self._on_log: OnLog = on_log or _ignore
+        self._frames = FrameBuffer(FROM_CHILD)
+        self._raw = b""
+        self._last_lines: deque[str] = deque(maxlen=20)
+        self._loaded: asyncio.Future[Loaded | None] = self._loop.create_future()
+        self._exited = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._running: _Running | None = None
+        self._heard = time.monotonic()
+        self._transport: asyncio.SubprocessTransport
+        self._ending: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        modules: Iterable[str],
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        on_log: OnLog | None = None,
+        timeout: float = 60.0,
+        grace: float = 5.0,
+        silence: float = 60.0,
+        heartbeat: float = 1.0,
+    ) -> Child:
+        """Start a process and have it import `modules` (paths relative to `cwd`, or dotted names).
+
+        on_log: takes what is printed outside of runs.  timeout: seconds for starting and importing.  grace: seconds
+        between asking a run to end and killing it.  silence: seconds without a sign of life until a child that has a
+        run is killed (code that holds the interpreter's lock gives none).
+        A module that does not import is in `problems`.  Raises ChildStartError when the process itself fails.
+        """
+        named = list(modules)
+        loop = asyncio.get_running_loop()
+        transport, child = await loop.subprocess_exec(
+            lambda: cls(on_log, grace, silence),
+            *(sys.executable, "-P", "-m", "penstock.services.worker.child"),
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            start_new_session=True,  # Ctrl-C is the worker's; and the child can be killed with all that it started
+        )
+        child._transport = transport
+        child._send(Load(modules=named, heartbeat=heartbeat))
+        try:
+            await child._await_loaded(named, timeout)
+        except BaseException:
+            await child.kill()
+            raise
+        return child
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._transport.get_pid()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return not self._exited.is_set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has a run."""
+        return self._running is not None
+
+    def silent_for(self) -> float:
+        """Seconds since its last frame."""
+        return time.monotonic() - self._heard
+
+    def rss(self) -> int | None:
+        """Bytes of memory it occupies, or None when it has ended."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss) if self.alive else None
+        except psutil.NoSuchProcess:
+            return None
+
+    async def execute(
+        self,
+        order: Execute,
+        *,
+        on_task: OnTask,
+        on_log: OnLog | None = None,
+        on_started: OnStarted | None = None,
+    ) -> Finished:
+        """Carry out a run and say how it ended; state `crashed` when the process died.
+
+        on_task: journals a finished call; the run goes on when it returns. If it raises, the child is killed and the
+        error raised here: what could not be journalled must not be built upon. So it is when this call is cancelled.
+        All calls of on_task have returned when this returns.  Raises ChildBusyError, ChildGoneError.
+        """
+        running = self._begin(order, on_task, on_log or _ignore, on_started or _ignore)
+        try:
+            finished = await running.done
+            await asyncio.gather(*running.journalling)
+        except BaseException:
+            await self.kill()
+            raise
+        finally:
+            self._end(running)
+        self.spent = self.spent or finished.spent
+        return finished
+
+    def cancel(self, run_id: str, reason: str = "cancelled") -> None:
+        """Ask the run to end (`cancelled` or `timed_out`); it is killed when it has not after `grace` seconds."""
+        running = self._running
+        if running is None or running.order.run_id != run_id:
+            return
+        self._send(Cancel(run_id=run_id, epoch=running.order.epoch, reason=reason))
+        told = f"it was {reason.replace('_', ' ')}, did not end within {self._grace:g} s, and its process was killed"
+        running.timers.append(self._loop.call_later(self._grace, self._force, running, reason, told))
+
+    async def kill(self) -> None:
+        """End the process and what it started, at once."""
+        self._kill()
+        await self._exited.wait()
+
+    async def stop(self, timeout: float = 5.0) -> None:
+        """Let it leave after its present run; kill it when it has not within `timeout` seconds."""
+        self._send(Stop())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._exited.wait()
+        except TimeoutError:
+            await self.kill()
+
+    async def wait_exited(self) -> int | None:
+        """Wait for its end; gives the exit code, negative for a signal."""
+        await self._exited.wait()
+        return self.returncode
+
+    # What asyncio tells of the process.
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            self._take_raw(data)
+            return
+        self._heard = time.monotonic()
+        try:
+            for frame in self._frames.feed(data):
+                self._take(frame)
+        except FrameError as error:
+            self._force(self._running, "crashed", str(error))
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == 1:
+            self._drained.set()
+
+    def process_exited(self) -> None:
+        self._ending = self._loop.create_task(self._note_exit())
+
+    async def _note_exit(self) -> None:
+        try:
+            async with asyncio.timeout(_DRAIN):
+                await self._drained.wait()
+        except TimeoutError:
+            pass  # a grandchild holds the pipe; what the child itself wrote has been read
+        self.returncode = self._transport.get_returncode()
+        self._exited.set()
+        self._transport.close()
+        if self._raw:
+            self._take_raw(b"\n")
+        if not self._loaded.done():
+            self._loaded.set_result(None)
+        if self._running is not None and not self._running.done.done():
+            self._running.done.set_result(self._crashed(self._running))
+
+    def _crashed(self, running: _Running) -> Finished:
+        state, error = running.killed_as or ("crashed", f"its process {exit_reason(self.returncode)} during the run")
+        at = time.time_ns() // 1_000
+        tail = "\n".join(self._last_lines) or None
+        order = running.order
+        return Finished(run_id=order.run_id, epoch=order.epoch, state=state, at=at, error=error, traceback=tail)
+
+    def _begin(self, order: Execute, on_task: OnTask, on_log: OnLog, on_started: OnStarted) -> _Running:
+        if self._running is not None:
+            raise ChildBusyError(f"child {self.pid} has run {self._running.order.run_id}; it takes one at a time")
+        if not self.alive:
+            raise ChildGoneError(f"child {self.pid} {exit_reason(self.returncode)}; start another one")
+        running = _Running(order, on_task, on_log, on_started, self._loop.create_future())
+        self._running = running
+        self._heard = time.monotonic()
+        self._last_lines.clear()
+        self._send(order)
+        self._watch(running)
+        return running
+
+    def _end(self, running: _Running) -> None:
+        self._running = None
+        self.runs += 1
+        for timer in running.timers:
+            timer.cancel()
+        for task in running.journalling:
+            task.cancel()
+
+    def _watch(self, running: _Running) -> None:
+        """Kill a child that has gone silent; its own reading thread answers as long as the interpreter can run."""
+        if running is not self._running:
+            return
+        if self.silent_for() > self._silence:
+            told = f"its process gave no sign of life for {self._silence:g} s (blocked interpreter?) and was killed"
+            self._force(running, "crashed", told)
+            return
+        timer = self._loop.call_later(max(self._silence - self.silent_for(), 0.01) + 0.01, self._watch, running)
+        running.timers = [each for each in running.timers if each.when() > self._loop.time()] + [timer]
+
+    def _take(self, frame: FromChild) -> None:
+        running = self._running
+        if isinstance(frame, Loaded):
+            if not self._loaded.done():
+                self._loaded.set_result(frame)
+        elif isinstance(frame, Log):
+            self._tell(frame)
+        elif running is None:
+            return
+        elif isinstance(frame, TaskFinished):
+            task = self._loop.create_task(self._journal(running, frame))
+            running.journalling.add(task)
+            task.add_done_callback(running.journalling.discard)
+        elif isinstance(frame, Started):
+            self._note_started(running, frame)
+        elif isinstance(frame, Finished) and not running.done.done():
+            running.done.set_result(frame)
+
+    async def _journal(self, running: _Running, frame: TaskFinished) -> None:
+        try:
+            await running.on_task(frame)
+        except Exception as error:  # it is raised by `execute`, whatever it is
+            running.fail(error)
+            self._kill()
+        else:
+            self._send(Recorded(run_id=frame.run_id, call=frame.call))
+
+    def _note_started(self, running: _Running, frame: Started) -> None:
+        flow = self.flows.get(running.order.flow)
+        if flow is not None and flow.timeout is not None:
+            told = f"it took longer than its timeout of {flow.timeout:g} s, could not be interrupted, and was killed"
+            limit = flow.timeout + self._grace
+            running.timers.append(self._loop.call_later(limit, self._force, running, "timed_out", told))
+        self._call(running.on_started, frame)
+
+    def _tell(self, line: Log) -> None:
+        running = self._running
+        self._call(running.on_log if running and line.run_id == running.order.run_id else self._on_log, line)
+
+    def _call(self, callback: Callable[[Any], None], argument: object) -> None:
+        try:
+            callback(argument)
+        except Exception as error:  # as for on_task: raised by `execute`, and never by asyncio's reading
+            if self._running is not None:
+                self._running.fail(error)
+            self._kill()
+
+    def _take_raw(self, data: bytes) -> None:
+        """Output past Python: of subprocesses, of C code, of a dying interpreter."""
+        *lines, self._raw = (self._raw + data).split(b"\n")
+        if len(self._raw) > 32_768:
+            lines, self._raw = [*lines, self._raw], b""
+        run_id = self._running.order.run_id if self._running else ""
+        for line in lines:
+            text = line.decode("utf-8", "replace").replace("\0", "␀")
+            self._last_lines.append(text)
+            self._tell(Log(run_id=run_id, at=time.time_ns() // 1_000, level="INFO", line=text))
+
+    def _force(self, running: _Running | None, state: str, reason: str) -> None:
+        if running is not None and running is self._running and running.killed_as is None:
+            running.killed_as = state, reason
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._transport.get_returncode() is None:
+            with suppress(ProcessLookupError):  # it ended by itself just now
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _send(self, frame: Frame) -> None:
+        pipe = self._transport.get_pipe_transport(0)
+        if self.alive and isinstance(pipe, asyncio.WriteTransport) and not pipe.is_closing():
+            pipe.write(encode(frame))
+
+    async def _await_loaded(self, modules: list[str], timeout: float) -> None:
+        with suppress(TimeoutError):
+            loaded = await asyncio.wait_for(asyncio.shield(self._loaded), timeout)
+            if loaded is not None:
+                self.flows, self.problems = loaded.flows, loaded.problems
+                return
+        end = f"did not come up within {timeout:g} s" if self.alive else exit_reason(self.returncode)
+        said = "".join(f"\n  {line}" for line in self._last_lines)
+        raise ChildStartError(f"a child process {end} while it imported {', '.join(modules) or 'nothing'}{said}")
+
+
+def exit_reason(code: int | None) -> str:
+    """An exit code in words, to follow "the process"."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"exited with code {code}" + (" (os._exit?)" if code != 70 else "")
+
+
+def _ignore(_: object) -> None:
+    """For callbacks that nobody asked for."""

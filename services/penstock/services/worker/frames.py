@@ -1,0 +1,230 @@
+"""What a worker and its children say to each other: length-prefixed MessagePack over the child's stdin and stdout.
+
+A frame is four bytes of length (big-endian) and one tagged object. Each carries its format version `v`; a reader takes
+its own version and the one before, so that a worker survives an upgrade beneath it. Results, parameters and journals
+are JSON inside, as the database has them; instants are microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from penstock.events.errors import PenstockError
+from penstock.events.instants import Instant
+
+VERSION = 1
+MAX_FRAME = 256 << 20  # bytes; a longer one is noise on the channel, not a frame
+_HEADER = 4
+
+
+class FrameError(PenstockError):
+    """What came over the channel is no frame of a version that is understood; the child has to be replaced."""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
+    """One message; `kind` is its class name in lower case."""
+
+    v: int = VERSION
+
+
+class Load(Frame, frozen=True, kw_only=True):
+    """To the child, once: import these modules (paths or dotted names)."""
+
+    modules: list[str]
+    heartbeat: float = 1.0  # seconds between signs of life
+
+
+class Execute(Frame, frozen=True, kw_only=True):
+    """To the child: carry out a run.
+
+    parameters: a JSON object.  journal: call key → JSON result of what earlier tries completed.
+    attempt: 1 for the first try.
+    """
+
+    run_id: str
+    epoch: int
+    flow: str
+    parameters: bytes = b"{}"
+    journal: dict[str, bytes] = {}
+    attempt: int = 1
+    namespace: str = "default"
+    correlationid: str | None = None
+    causationid: str | None = None
+    traceparent: str | None = None
+    hops: int = 0
+
+
+class Recorded(Frame, frozen=True, kw_only=True):
+    """To the child: the call is in the journal, its code may go on."""
+
+    run_id: str
+    call: str
+
+
+class Cancel(Frame, frozen=True, kw_only=True):
+    """To the child: end this try of the run. reason: `cancelled` or `timed_out`."""
+
+    run_id: str
+    epoch: int
+    reason: str = "cancelled"
+
+
+class Stop(Frame, frozen=True, kw_only=True):
+    """To the child: leave when the present run, if any, has ended."""
+
+
+class FlowInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow as its worker registers it.
+
+    module, name: what `module:flow` refers to.  qualname, place: where the function stands.  parameters: JSON Schema.
+    retry_delays: seconds before each retry of the run, as many as `retries`.  retry_jitter: share that chance may add.
+    timeout: seconds for one try of a run.
+    """
+
+    name: str
+    module: str
+    qualname: str
+    place: str
+    parameters: dict[str, Any]
+    limits: list[str] = []
+    tags: list[str] = []
+    retries: int = 0
+    retry_delays: list[float] = []
+    retry_jitter: float = 0.0
+    timeout: float | None = None
+    doc: str = ""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a module, or a flow of it, cannot be used."""
+
+    module: str
+    reason: str
+
+
+class Loaded(Frame, frozen=True, kw_only=True):
+    """From the child: what the modules hold."""
+
+    flows: dict[str, FlowInfo]
+    problems: list[Problem] = []
+
+
+class Started(Frame, frozen=True, kw_only=True):
+    """From the child: the parameters fit, the run's code begins now."""
+
+    run_id: str
+    epoch: int
+    at: Instant
+
+
+class Log(Frame, frozen=True, kw_only=True):
+    """From the child: one line that the run logged or printed. run_id: "" between runs. level: as in `logging`."""
+
+    run_id: str
+    at: Instant
+    level: str
+    line: str
+
+
+class TaskFinished(Frame, frozen=True, kw_only=True):
+    """From the child: a call has finished; the child waits for `Recorded`.
+
+    call, parent: keys within the run.  state: completed, failed or timed_out.  result: JSON ("null" unless completed).
+    """
+
+    run_id: str
+    epoch: int
+    call: str
+    parent: str
+    name: str
+    state: str
+    result: bytes
+    started: Instant
+    ended: Instant
+    error: str | None = None
+
+
+class Finished(Frame, frozen=True, kw_only=True):
+    """The end of a run, from the child; in state `crashed` from the parent, when the child died.
+
+    state: completed, failed, timed_out, cancelled or crashed.  result: JSON.  error: one line.  traceback: of the
+    user's code.  spent: the child carries a rest of the run (a thread that cannot be stopped) and should be replaced.
+    """
+
+    run_id: str
+    epoch: int
+    state: str
+    at: Instant
+    result: bytes = b"null"
+    error: str | None = None
+    traceback: str | None = None
+    spent: bool = False
+
+
+class Heartbeat(Frame, frozen=True, kw_only=True):
+    """From the child: its interpreter runs."""
+
+    at: Instant
+
+
+ToChild: TypeAlias = Load | Execute | Recorded | Cancel | Stop
+FromChild: TypeAlias = Loaded | Started | Log | TaskFinished | Finished | Heartbeat
+
+T = TypeVar("T", bound=Frame)
+_encoder = msgspec.msgpack.Encoder()
+TO_CHILD: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
+FROM_CHILD: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame as it goes over the channel."""
+    body = _encoder.encode(frame)
+    return len(body).to_bytes(_HEADER, "big") + body
+
+
+class FrameBuffer:
+    """Puts frames together from the pieces that a pipe delivers, of whatever sizes.
+
+    decoder: TO_CHILD or FROM_CHILD.
+    """
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+        self._decoder = decoder
+        self._rest = bytearray()
+
+    def feed(self, piece: bytes) -> list[Any]:
+        """The frames that are complete now, in order.  Raises FrameError; the channel cannot be used after it."""
+        self._rest += piece
+        found, at = [], 0
+        while (end := self._end(at)) is not None:
+            found.append(self._decode(memoryview(self._rest)[at + _HEADER : end]))
+            at = end
+        del self._rest[:at]
+        return found
+
+    def _end(self, at: int) -> int | None:
+        """Where the frame at this place ends, or None while it is not whole."""
+        if len(self._rest) < at + _HEADER:
+            return None
+        length = int.from_bytes(self._rest[at : at + _HEADER], "big")
+        if length > MAX_FRAME:
+            raise FrameError(
+                f"a frame of {length} bytes was announced, at most {MAX_FRAME} are taken: this is no frame"
+            )
+        end = at + _HEADER + length
+        return end if len(self._rest) >= end else None
+
+    def _decode(self, body: memoryview) -> Frame:
+        try:
+            frame: Frame = self._decoder.decode(body)
+        except msgspec.MsgspecError as error:
+            raise FrameError(
+                f"a frame that is not understood: {error}; were worker and child upgraded together?"
+            ) from None
+        finally:
+            body.release()
+        if frame.v not in (VERSION, VERSION - 1):
+            raise FrameError(f"a frame of version {frame.v}, this side speaks {VERSION}; restart the worker")
+        return frame

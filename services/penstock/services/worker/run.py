@@ -1,0 +1,217 @@
+"""One run inside a child: the user's code with its context, its journal, its interruptions, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import traceback
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import Any
+
+import msgspec
+
+import penstock.flows
+from penstock.flows.calls import abandoned_threads, describe, now
+from penstock.flows.context import RunContext, entered
+from penstock.flows.errors import NotInRunError, ParameterError, RunCancelled, RunInterrupted, RunTimedOut
+from penstock.flows.flow import Flow
+from penstock.flows.journal import Journal, TaskCall
+from penstock.flows.results import encode_result
+from penstock.flows.states import State
+from penstock.services.worker.channel import Channel, Interruption
+from penstock.services.worker.frames import Execute, Finished, Started, TaskFinished
+
+LONGEST_TRACEBACK = 65_536  # characters; the end is kept
+_OWN = (os.path.dirname(penstock.flows.__file__), os.path.dirname(__file__))
+
+
+class Run:
+    """Carries out one order. `confirm` and `interrupt` come from other threads."""
+
+    def __init__(self, order: Execute, flow: Flow[..., Any], channel: Channel, interruption: Interruption) -> None:
+        self.order = order
+        self._flow = flow
+        self._channel = channel
+        self._interruption = interruption
+        self._unconfirmed: dict[str, Future[None]] = {}
+        self._lock = threading.Lock()
+        self._over = False
+        self._asked: type[RunInterrupted] | None = None
+        self._cancel_task: Callable[[], object] | None = None  # of an async flow, while it runs
+        self._process = os.getpid()
+
+    def carry_out(self) -> Finished:
+        """Run the user's code to its end, whatever that is."""
+        try:
+            end = self._finish(*self._outcome())
+        finally:
+            if os.getpid() != self._process:  # user code forked, and the copy came back here: it is no worker's child
+                os._exit(0)
+        return end
+
+    def confirm(self, call: str) -> None:
+        """The call is in the journal: its code may go on."""
+        future = self._unconfirmed.pop(call, None)
+        if future is not None:
+            future.set_result(None)
+
+    def interrupt(self, kind: type[RunInterrupted]) -> None:
+        """Raise `kind` in sync code, cancel async code."""
+        with self._lock:
+            if self._over:
+                return
+            self._asked = kind
+            if not self._flow.is_async:
+                self._interruption.ask(kind)
+            elif self._cancel_task is not None:
+                self._cancel_task()
+
+    def _outcome(self) -> tuple[State, bytes, BaseException | None]:
+        try:
+            values = self._flow.validate_parameters(_json_object(self.order))
+            self._channel.send(Started(run_id=self.order.run_id, epoch=self.order.epoch, at=now()))
+            return State.COMPLETED, encode_result(self._run(values), self._flow.name), None
+        except (RunTimedOut, RunCancelled) as error:
+            return _state_of(type(error)), b"null", error
+        except asyncio.CancelledError as error:
+            return _state_of(self._asked), b"null", error
+        except BaseException as error:  # user code may raise anything, SystemExit included: that ends the run, not us
+            return State.FAILED, b"null", error
+
+    def _run(self, values: dict[str, Any]) -> Any:
+        timeout = self._flow.policy.timeout
+        timer = threading.Timer(timeout, self.interrupt, (RunTimedOut,)) if timeout is not None else None
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        try:
+            return copy_context().run(self._run_body, values)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _run_body(self, values: dict[str, Any]) -> Any:
+        with entered(self._context(values)):
+            if self._flow.is_async:
+                with asyncio.Runner() as runner:
+                    return runner.run(self._watched(self._flow.call_body(values)))
+            try:
+                self._interruption.arm()
+                return self._flow.call_body(values)
+            finally:
+                self._interruption.disarm()
+
+    async def _watched(self, body: Coroutine[Any, Any, Any]) -> Any:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        with self._lock:
+            if self._asked is not None:
+                body.close()
+                raise self._asked
+            self._cancel_task = lambda: loop.call_soon_threadsafe(task.cancel) if task else None
+        try:
+            return await body
+        finally:
+            with self._lock:
+                self._cancel_task = None
+
+    def _context(self, values: dict[str, Any]) -> RunContext:
+        order = self.order
+        return RunContext(
+            order.run_id,
+            self._flow.name,
+            values,
+            namespace=order.namespace,
+            attempt=order.attempt,
+            correlationid=order.correlationid,
+            causationid=order.causationid,
+            traceparent=order.traceparent,
+            hops=order.hops,
+            journal=Journal(order.journal, self._record),
+        )
+
+    def _record(self, call: TaskCall) -> Future[None]:
+        """Send a finished call.
+
+        In the main thread of a sync flow this waits, shielded: first journalled, then interrupted.
+        """
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # nobody can cancel what has been done
+        with self._interruption:
+            with self._lock:
+                if self._over:
+                    raise NotInRunError(
+                        f"run {self.order.run_id} has ended; {call.task!r} was called from a rest of it"
+                    )
+                self._unconfirmed[call.key] = future
+            self._channel.send(self._frame(call))
+            if threading.current_thread() is threading.main_thread() and not _in_loop():
+                future.result()
+        return future
+
+    def _frame(self, call: TaskCall) -> TaskFinished:
+        return TaskFinished(
+            run_id=self.order.run_id,
+            epoch=self.order.epoch,
+            call=call.key,
+            parent=call.parent,
+            name=call.task,
+            state=call.state,
+            result=call.result,
+            started=call.started,
+            ended=call.ended,
+            error=call.error,
+        )
+
+    def _finish(self, state: State, result: bytes, error: BaseException | None) -> Finished:
+        with self._lock:
+            self._over = True
+        return Finished(
+            run_id=self.order.run_id,
+            epoch=self.order.epoch,
+            state=state,
+            at=now(),
+            result=result,
+            error=None if error is None else self._explain(error),
+            traceback=None if error is None else user_traceback(error),
+            spent=abandoned_threads() > 0,
+        )
+
+    def _explain(self, error: BaseException) -> str:
+        if isinstance(error, SystemExit):
+            return f"the flow called sys.exit({error.code!r}); it ends by returning, or fails by raising"
+        if isinstance(error, RunTimedOut) or self._asked is RunTimedOut:
+            return f"it took longer than its timeout of {self._flow.policy.timeout:g} s"
+        if isinstance(error, RunCancelled) or self._asked is RunCancelled:
+            return "it was cancelled"
+        return describe(error)
+
+
+def user_traceback(error: BaseException) -> str | None:
+    """The traceback without the frames of Penstock itself; None for what was refused before user code ran."""
+    if isinstance(error, ParameterError):
+        return None
+    told = traceback.TracebackException.from_exception(error)
+    seen: traceback.TracebackException | None = told
+    while seen is not None:
+        kept = [frame for frame in seen.stack if not frame.filename.startswith(_OWN)]
+        seen.stack = traceback.StackSummary.from_list(kept)
+        seen = seen.__cause__ or seen.__context__
+    return "".join(told.format())[-LONGEST_TRACEBACK:]
+
+
+def _state_of(kind: type[RunInterrupted] | None) -> State:
+    return State.TIMED_OUT if kind is RunTimedOut else State.CANCELLED
+
+
+def _in_loop() -> bool:
+    return asyncio._get_running_loop() is not None  # get_running_loop would raise, and this is asked for every task
+
+
+def _json_object(order: Execute) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(order.parameters, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise ParameterError(order.flow, [f"they are no JSON object: {error}"]) from None
