@@ -1,0 +1,220 @@
+"""pydantic's errors in the words of the person who writes rules, at the position in the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from penstock.automations.documents import Document
+from penstock.automations.models import ACTIONS, LATER_ACTIONS, Keys
+from penstock.automations.problems import Path, Problem, did_you_mean
+from penstock.automations.resources import DRIVERS, LATER_DRIVERS, LATER_PRESETS, PRESETS
+
+_PATTERNS = {
+    r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$": "is no name: letters, digits and dashes only, as in `cold-chain-breach`",
+    r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$": "is no name: letters, digits, dashes, dots and _ only",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "is no name for a step: letters, digits and _ only, since templates say `steps.NAME`",
+    r"^user/.+$": "is no person; write `user/NAME`",
+    r"^(user|group)/.+$": "is neither a person nor a group; write `user/NAME` or `group/NAME`",
+    r"^[a-z][a-z0-9+.-]*://.+$": "is no URL; write e.g. `https://example.com`",
+}
+_NOT_YET = "is not supported yet by this version of Penstock"
+
+
+def validate(kind: Any, value: Any, document: Document, path: Path) -> tuple[Any, list[Problem]]:
+    """`value` as an instance of `kind` (a model or an annotated union), or None and what is wrong with it."""
+    try:
+        return TypeAdapter(kind).validate_python(value), []
+    except ValidationError as error:
+        return None, list(_problems(error, kind, document, path))
+
+
+def show(value: object) -> str:
+    """A value in words, cut short."""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text {json.dumps(value if len(value) <= 60 else value[:59] + '…', ensure_ascii=False)}"
+    return "nothing" if value is None else "a list" if isinstance(value, list | tuple) else "a mapping"
+
+
+def unknown_key(
+    document: Document, path: Path, key: str, known: Mapping[str, Any], later: frozenset[str], noun: str
+) -> Problem:
+    """An unknown key, or one of a later version."""
+    if key in later:
+        return document.problem((*path, key), f"`{key}` {_NOT_YET}", "remove it", at="key")
+    return document.problem((*path, key), f"unknown key `{key}`{noun}", did_you_mean(key, known), at="key")
+
+
+def _problems(error: ValidationError, kind: Any, document: Document, base: Path) -> Iterator[Problem]:
+    details = error.errors(include_url=False)
+    strange = {_plain(each["loc"])[:-1] for each in details if each["type"] == "extra_forbidden"}
+    for each in details:
+        loc = _plain(each["loc"])
+        if each["type"] == "missing" and loc[:-1] in strange and _explains(details, each, kind):
+            continue  # the unknown key beside it is what was meant
+        if each["type"] == "too_short" and len(each["input"]) >= each.get("ctx", {}).get("min_length", 0):
+            continue  # its elements are at fault, and told
+        yield _problem(each, kind, document, (*base, *loc))
+
+
+def _explains(details: list[ErrorDetails], missing: ErrorDetails, kind: Any) -> bool:
+    """Whether an unknown key beside a missing one is a misspelling of it, or a form of a later version."""
+    *parent, wanted = missing["loc"]
+    beside = [
+        str(each["loc"][-1])
+        for each in details
+        if each["type"] == "extra_forbidden" and list(each["loc"][:-1]) == parent
+    ]
+    later = _model_at(kind, tuple(parent)).later
+    return any(
+        key in later or f"`{wanted}`" in did_you_mean(key, _fields(_model_at(kind, tuple(parent)))) for key in beside
+    )
+
+
+def _problem(each: ErrorDetails, kind: Any, document: Document, path: Path) -> Problem:
+    if each["type"] == "extra_forbidden":
+        model = _model_at(kind, each["loc"][:-1])
+        return unknown_key(document, path[:-1], str(path[-1]), _fields(model), model.later, _noun(each["loc"][:-1]))
+    if each["type"] == "missing":
+        return document.problem(path[:-1], f"`{path[-1]}` is missing{_noun(each['loc'][:-1])}", f"add `{path[-1]}: …`")
+    if each["type"].startswith("union_tag"):
+        return _union(each, document, path)
+    if each["type"] == "template":
+        context = each["ctx"]
+        return document.problem((*path, *context.get("path", ())), context["reason"], context["hint"])
+    message, hint = _words(each, _named(path))
+    return document.problem(path, message, hint)
+
+
+def _union(each: ErrorDetails, document: Document, path: Path) -> Problem:
+    value = each["input"]
+    if not isinstance(value, dict):
+        return document.problem(path, f"must be a mapping, not {show(value)}", "write e.g. `- run: my-flow`")
+    for key, known, later in (("preset", PRESETS, LATER_PRESETS), ("driver", DRIVERS, LATER_DRIVERS)):
+        if key in value:
+            message = f"{key} `{value[key]}` {_NOT_YET}" if value[key] in later else f"unknown {key} `{value[key]}`"
+            return document.problem((*path, key), message, did_you_mean(value[key], known))
+    if path and path[-1] == "verify":
+        return document.problem(path, "`preset` is missing", f"add `preset:` with one of {', '.join(PRESETS)}")
+    if path and isinstance(path[-1], int) and path[-2:-1] == ("sensors",):
+        return document.problem(path, "`driver` is missing", f"add `driver:` with one of {', '.join(DRIVERS)}")
+    return _action(value, document, path)
+
+
+def _action(value: dict[str, Any], document: Document, path: Path) -> Problem:
+    found = [key for key in value if key in ACTIONS]
+    if len(found) > 1:
+        return document.problem(
+            (*path, found[1]), f"one step has two actions, `{found[0]}` and `{found[1]}`", "write two steps", at="key"
+        )
+    for key in value:
+        if key in LATER_ACTIONS or key == "wait":
+            return document.problem(
+                (*path, key), f"the action `{key}` {_NOT_YET}", f"known: {', '.join(ACTIONS)}", at="key"
+            )
+    first = next(iter(value), "")
+    hint = next(
+        (hint for hint in (did_you_mean(key, ACTIONS) for key in value) if hint.startswith("did")),
+        did_you_mean(first, ACTIONS),
+    )
+    return document.problem((*path, first) if first else path, f"unknown action `{first}`", hint, at="key")
+
+
+def _words(each: ErrorDetails, name: str) -> tuple[str, str]:
+    value, context, kind = each["input"], each.get("ctx", {}), each["type"]
+    match kind:
+        case "string_type":
+            return f"{name} must be text, not {show(value)}", f'quote it: "{value}"' if isinstance(
+                value, int | float
+            ) else ""
+        case "bool_type":
+            return f"{name} must be `true` or `false`, not {show(value)}", ""
+        case "int_type" | "int_from_float" | "float_type":
+            return f"{name} must be a{' whole' if kind != 'float_type' else ''} number, not {show(value)}", ""
+        case "tuple_type" | "list_type":
+            return f"{name} must be a list, not {show(value)}", "write each element on a line of its own, after a dash"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{name} must be a mapping (`key: value`), not {show(value)}", ""
+        case "literal_error":
+            return f"{name} cannot be {show(value)}", did_you_mean(
+                value, context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            )
+        case "value_error":
+            return f"{name}: {context['error']}", ""
+        case "string_pattern_mismatch":
+            return (
+                f"{show(value).removeprefix('the text ')} {_PATTERNS.get(context['pattern'], 'does not have the right form')}",
+                "",
+            )
+        case "string_too_short" | "too_short":
+            return f"{name} must not be empty", ""
+        case "string_too_long":
+            return f"{name} is longer than {context['max_length']} characters", ""
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            bound = next(iter(context.values()))
+            words = {
+                "greater_than": "more than",
+                "greater_than_equal": "at least",
+                "less_than": "less than",
+                "less_than_equal": "at most",
+            }
+            return f"{name} must be {words[kind]} {bound}, not {value}", ""
+    return f"{name}: {each['msg']}", ""
+
+
+def _plain(loc: tuple[str | int, ...]) -> Path:
+    """Without the marks of unions, which are in no file."""
+    return tuple(part for part in loc if not _is_tag(part))
+
+
+def _is_tag(part: object) -> bool:
+    return isinstance(part, str) and part.startswith("«")
+
+
+def _named(path: Path) -> str:
+    names = [part for part in path if isinstance(part, str)]
+    return (
+        f"`{names[-1]}`"
+        if names and not isinstance(path[-1], int)
+        else f"each of `{names[-1]}`"
+        if names
+        else "the file"
+    )
+
+
+def _noun(loc: tuple[str | int, ...]) -> str:
+    names = [str(part).strip("«»") for part in loc if isinstance(part, str)]
+    return f" in `{names[-1]}`" if names else ""
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _model_at(kind: Any, loc: tuple[str | int, ...]) -> type[Keys]:
+    """The model that a location of pydantic's leads to, from an annotation."""
+    for part in loc:
+        if _is_tag(part):
+            kind = next(member for member in _members(kind) if Tag(str(part)) in getattr(member, "__metadata__", ()))
+        elif isinstance(part, str):
+            kind = _fields(_model_of(kind))[part].annotation
+    return _model_of(kind)
+
+
+def _members(kind: Any) -> Iterator[Any]:
+    """Every annotation inside an annotation, depth first."""
+    yield kind
+    for inner in get_args(kind):
+        yield from _members(inner)
+
+
+def _model_of(kind: Any) -> type[Keys]:
+    return next(member for member in _members(kind) if isinstance(member, type) and issubclass(member, Keys))

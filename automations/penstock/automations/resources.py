@@ -1,0 +1,248 @@
+"""What stands beside rules in a file: users, groups, channels, webhooks, sensors, schedules, limits.
+
+Each is a frozen value, checked by pydantic where it comes in, and used as it is afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from penstock.automations.cron import check_cron
+from penstock.automations.durations import Rate
+from penstock.automations.models import SECOND, Duration, Keys, Names, Person, RateLimit, ResourceName, Text, listing
+from penstock.automations.templates import (
+    SECRETS_SCOPE,
+    SENSOR_SCOPE,
+    WEBHOOK_SCOPE,
+    Scope,
+    Template,
+    TemplateError,
+    compile_template,
+)
+
+
+def _template(scope: Scope) -> Any:
+    def compiled(value: Any) -> Template:
+        if not isinstance(value, str):
+            raise PydanticCustomError("string_type", "Input should be a valid string")
+        return _compiled(value, scope, ())
+
+    return BeforeValidator(compiled)
+
+
+def _tree(scope: Scope) -> Any:
+    def compiled(value: Any, path: tuple[str | int, ...] = ()) -> Any:
+        if isinstance(value, str):
+            return _compiled(value, scope, path)
+        if isinstance(value, dict):
+            return {key: compiled(item, (*path, key)) for key, item in value.items()}
+        return [compiled(item, (*path, at)) for at, item in enumerate(value)] if isinstance(value, list) else value
+
+    return BeforeValidator(lambda value: compiled(value))
+
+
+def _compiled(source: str, scope: Scope, path: tuple[str | int, ...]) -> Template:
+    try:
+        return compile_template(source, scope)
+    except TemplateError as error:
+        found = {"reason": error.reason, "hint": error.hint, "path": path}
+        raise PydanticCustomError("template", "{reason}", found) from None
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone; write e.g. `UTC` or `Europe/Vienna`") from None
+    return name
+
+
+def _limited(rate: Rate | None) -> Rate | None:
+    if rate is None:
+        raise ValueError("a limit without a limit; write e.g. `10/1s`, or remove it")
+    return rate
+
+
+_SOURCE = [PlainSerializer(lambda template: template.source, return_type=str), WithJsonSchema({"type": "string"})]
+SecretText = Annotated[Template, _template(SECRETS_SCOPE), *_SOURCE]
+WebhookText = Annotated[Template, _template(WEBHOOK_SCOPE), *_SOURCE]
+SensorText = Annotated[Template, _template(SENSOR_SCOPE), *_SOURCE]
+WebhookData = Annotated[Any, _tree(WEBHOOK_SCOPE), WithJsonSchema({})]
+SensorData = Annotated[Any, _tree(SENSOR_SCOPE), WithJsonSchema({})]
+Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+$")]
+
+
+class TemplateKeys(Keys):
+    """A mapping that holds compiled templates."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+class Resource(TemplateKeys):
+    """A named thing of a namespace."""
+
+    name: ResourceName
+
+
+class User(Resource):
+    """A person."""
+
+    email: Text | None = None
+    phone: Text | None = None
+    slack: Text | None = Field(None, description="The member id in Slack.")
+
+
+class Group(Resource):
+    """Several people."""
+
+    members: Annotated[
+        tuple[Person, ...],
+        BeforeValidator(listing),
+        WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": "^user/.+$"}}),
+    ]
+
+
+class Slack(TemplateKeys):
+    """A channel of Slack, written to with a bot token."""
+
+    channel: Text
+    token: SecretText
+
+
+class Sms(TemplateKeys):
+    """Text messages. `to`: user/NAME, or a number in international form."""
+
+    provider: Literal["twilio"] = "twilio"
+    account: Text
+    token: SecretText
+    from_: Text = Field(alias="from")
+    to: Annotated[Names, Field(min_length=1)]
+
+
+class Channel(Resource):
+    """Where messages go: exactly one of `slack` and `sms`."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"email", "smtp", "webhook", "pagerduty", "teams"})
+
+    slack: Slack | None = None
+    sms: Sms | None = None
+    base_url: Url | None = Field(None, description="Instead of the provider's own address.")
+    rate: RateLimit = Field(Rate(1, SECOND), description="How many messages a destination gets.")
+
+
+class HmacVerify(TemplateKeys):
+    """A hexadecimal HMAC-SHA256 over the raw body, in a header."""
+
+    preset: Literal["hmac"]
+    header: Text = "x-signature"
+    secret: SecretText
+
+
+class GithubVerify(TemplateKeys):
+    """As GitHub signs."""
+
+    preset: Literal["github"]
+    secret: SecretText
+
+
+class WebhookEvent(TemplateKeys):
+    """The event that a request becomes; variables are `body` and `headers`."""
+
+    type: WebhookText
+    id: WebhookText | None = None
+    source: WebhookText | None = None
+    subject: WebhookText | None = None
+    data: WebhookData = Field(None, description="None: the whole body.")
+
+
+PRESETS = ("hmac", "github")
+LATER_PRESETS = frozenset(
+    ["stripe", "slack", "twilio", "pagerduty", "gitlab", "standard", "standard-webhooks", "bearer"]
+)
+
+
+def _tag_of(key: str) -> Discriminator:
+    return Discriminator(lambda value: f"«{value.get(key)}»" if isinstance(value, dict) else None)
+
+
+Verify = Annotated[
+    Annotated[HmacVerify, Tag("«hmac»")] | Annotated[GithubVerify, Tag("«github»")],
+    _tag_of("preset"),
+]
+
+
+class Webhook(Resource):
+    """POST /hooks/NAME."""
+
+    verify: Verify
+    event: WebhookEvent | None = Field(
+        None, description="None: as the preset says; the type is webhook.NAME otherwise."
+    )
+
+
+class SensorEvent(TemplateKeys):
+    """The event that a message becomes; variables are `body` and `topic`."""
+
+    type: SensorText
+    id: SensorText | None = None
+    source: SensorText | None = None
+    subject: SensorText | None = None
+    time: SensorText | None = None
+    data: SensorData = Field(None, description="None: the whole body.")
+
+
+class HostSensor(Resource):
+    """This machine's processor, memory and disk."""
+
+    driver: Literal["host"]
+    every: Annotated[Duration, Field(ge=100_000)] = 1 * SECOND
+
+
+class MqttSensor(Resource):
+    """Messages of an MQTT broker, acknowledged once our bus has them."""
+
+    driver: Literal["mqtt"]
+    url: Url
+    topics: Annotated[Names, Field(min_length=1)]
+    qos: Annotated[int, Field(ge=0, le=2)] = 1
+    username: SecretText | None = None
+    password: SecretText | None = None
+    event: SensorEvent
+
+
+DRIVERS = ("host", "mqtt")
+LATER_DRIVERS = frozenset(["opcua", "modbus", "http", "file", "sql", "snmp", "amqp", "exec", "serial"])
+Sensor = Annotated[Annotated[HostSensor, Tag("«host»")] | Annotated[MqttSensor, Tag("«mqtt»")], _tag_of("driver")]
+
+
+class Schedule(Resource):
+    """Emits `penstock.schedule.fired` with its name as subject: exactly one of `every` and `cron`."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"rrule", "jitter", "calendar", "catch_up", "overlap"})
+
+    every: Annotated[Duration, Field(ge=100_000)] | None = None
+    cron: Annotated[str, AfterValidator(check_cron)] | None = None
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+
+
+class Limit(Resource):
+    """A rate that holds for all flows that name it, everywhere."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"slots", "lease"})
+
+    rate: Annotated[RateLimit, AfterValidator(_limited)]
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1, description="How many may come at once.")
+    on_outage: Literal["closed", "open"] = Field("closed", description="What holds while Redis cannot be asked.")
