@@ -107,13 +107,20 @@ class Compiler:
 
     def steps(self, actions: tuple[models.Step, ...], path: Path) -> tuple[Step, ...]:
         """All of one list; what is wrong is in `problems`."""
-        found = []
-        for index, action in enumerate(actions):
-            found.append(self._step(action, (*path, index)))
-            if action.name in self.names:
-                self._add((*path, index, "name"), f"two steps are named `{action.name}`", "choose another name")
-            self.names |= {action.name} if action.name else set()
-        return tuple(found)
+        return tuple(self.step(action, (*path, index)) for index, action in enumerate(actions))
+
+    def step(self, action: models.Step, path: Path) -> Step:
+        """One step; later ones may refer to it."""
+        found = self._step(action, path)
+        if action.name in self.names:
+            self._add((*path, "name"), f"two steps are named `{action.name}`", "choose another name")
+        self.names |= {action.name} if action.name else set()
+        return found
+
+    def name_only(self, step: Any) -> None:
+        """A step that is broken still has its name, if it has one."""
+        name = step.get("name") if isinstance(step, dict) else None
+        self.names |= {name} if isinstance(name, str) else set()
 
     def _step(self, action: models.Step, path: Path) -> Step:
         match action:
@@ -251,12 +258,12 @@ class Compiler:
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "array": (list,), "object": (dict,),
-    "null": (type(None),),
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "array": (list,),
+    "object": (dict,), "null": (type(None),),
 }  # fmt: skip
 _WORDS = {
-    "string": "text", "integer": "a whole number", "number": "a number", "boolean": "`true` or `false`", "array": "a list",
-    "object": "a mapping", "null": "null",
+    "string": "text", "integer": "a whole number", "number": "a number", "boolean": "`true` or `false`",
+    "array": "a list", "object": "a mapping", "null": "null",
 }  # fmt: skip
 
 

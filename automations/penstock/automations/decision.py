@@ -21,7 +21,8 @@ def decision_id(
 ) -> str:
     """32 hexadecimal digits, the same for the same cause.
 
-    key: as `penstock.triggers.keys.key_of` gives it (canonical JSON).  due: the deadline or due time, where a timer decided.
+    key: as `penstock.triggers.keys.key_of` gives it (canonical JSON).
+    due: the deadline or due time, where a timer decided.
     events: (source, id) of each event that took part; their order says nothing.
     """
     cause = sorted([source, id_] for source, id_ in events)
@@ -31,5 +32,5 @@ def decision_id(
 
 
 def when_digest(when: dict[str, Any]) -> str:
-    """Of a `when` in its compiled form: comments, order of keys, `300s` for `5m` and written-out defaults change nothing."""
+    """Of a `when` in its compiled form: comments, order of keys, `300s` for `5m`, defaults spelt out change nothing."""
     return derived_id("when", canonical(when))

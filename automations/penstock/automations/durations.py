@@ -14,7 +14,7 @@ MAX_DURATION = 36_500 * _UNITS["d"]
 def parse_duration(text: object) -> int:
     """Whole microseconds.  Raises ValueError for anything but numbers with units, largest unit first."""
     if isinstance(text, int | float) and not isinstance(text, bool):
-        raise ValueError(f"{text} has no unit; write e.g. `{text}s` or `{text}m`")
+        raise ValueError(f"{text} has no unit; write e.g. `{text}s` or `{text}m`")  # noqa: TRY004 -- pydantic reports ValueError
     if not isinstance(text, str) or not _WHOLE.match(text):
         raise ValueError(f"{text!r} is no duration; write e.g. `30s`, `5m`, `1h30m`, `250ms` or `1d`")
     parts = [(int(number[:18]), unit) for number, unit in _PART.findall(text)]

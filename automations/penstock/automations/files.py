@@ -1,4 +1,4 @@
-"""Rule files: read, checked as a whole, compiled. What is broken does not hide what is wrong elsewhere, nor what is right.
+"""Rule files: read, checked as a whole, compiled. What is broken hides neither other mistakes nor what is right.
 
 The texts of a revision are all that is kept of it: `load_texts` makes the same rules of them anywhere.
 """
@@ -15,7 +15,13 @@ from penstock.automations.actions import OWNER, Known
 from penstock.automations.documents import Document, read
 from penstock.automations.messages import show, unknown_key, validate
 from penstock.automations.problems import Path, Problem, RuleFilesError, did_you_mean
-from penstock.automations.rules import DEFAULT_NAMESPACE, Automation, Surroundings, compile_automation
+from penstock.automations.rules import (
+    DEFAULT_NAMESPACE,
+    Automation,
+    Surroundings,
+    compile_automation,
+    problems_of_broken,
+)
 
 T = TypeVar("T")
 Named: TypeAlias = Mapping[tuple[str, str], T]  # by (namespace, name)
@@ -127,6 +133,7 @@ class _Loader:
         default_factory=dict
     )  # (section, namespace, name) -> where
     pending: list[tuple[models.AutomationModel, Document, Path, Surroundings]] = field(default_factory=list)
+    broken: list[tuple[Any, Document, Path, Surroundings]] = field(default_factory=list)
     placed: list[tuple[str, Any, Document, Path, str]] = field(default_factory=list)
 
     def read(self, file: str, text: str) -> None:
@@ -157,6 +164,8 @@ class _Loader:
             rule, problems = compile_automation(model, document, path, around, self._known(around.namespace))
             self.problems += problems
             rules += [rule] if rule else []
+        for item, document, path, around in self.broken:
+            self.problems += problems_of_broken(item, document, path, around, self._known(around.namespace))
         return RuleSet(tuple(rules), **self.things, problems=tuple(sorted(set(self.problems))))
 
     def _surroundings(self, document: Document) -> Surroundings:
@@ -189,6 +198,8 @@ class _Loader:
             return
         value, problems = validate(kind, item, document, path)
         self.problems += problems
+        if value is None and section == "automations":
+            self.broken.append((item, document, path, around))
         if value is None or not fresh:
             return
         if section == "automations":

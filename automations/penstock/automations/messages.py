@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any, get_args
 
 from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.automations.documents import Document
-from penstock.automations.models import ACTIONS, LATER_ACTIONS, Keys
+from penstock.automations.models import ACTIONS, LATER_ACTIONS, AutomationModel, Keys, When
 from penstock.automations.problems import Path, Problem, did_you_mean
 from penstock.automations.resources import DRIVERS, LATER_DRIVERS, LATER_PRESETS, PRESETS
 
 _PATTERNS = {
-    r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$": "is no name: letters, digits and dashes only, as in `cold-chain-breach`",
+    r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$": "is no name: letters, digits and dashes only (`cold-chain`)",
     r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$": "is no name: letters, digits, dashes, dots and _ only",
-    r"^[A-Za-z_][A-Za-z0-9_]*$": "is no name for a step: letters, digits and _ only, since templates say `steps.NAME`",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "cannot be named in a template: letters, digits and _ only",
     r"^user/.+$": "is no person; write `user/NAME`",
     r"^(user|group)/.+$": "is neither a person nor a group; write `user/NAME` or `group/NAME`",
     r"^[a-z][a-z0-9+.-]*://.+$": "is no URL; write e.g. `https://example.com`",
@@ -28,9 +29,55 @@ _NOT_YET = "is not supported yet by this version of Penstock"
 def validate(kind: Any, value: Any, document: Document, path: Path) -> tuple[Any, list[Problem]]:
     """`value` as an instance of `kind` (a model or an annotated union), or None and what is wrong with it."""
     try:
-        return TypeAdapter(kind).validate_python(value), []
+        return _adapter(kind).validate_python(value), []
     except ValidationError as error:
         return None, list(_problems(error, kind, document, path))
+
+
+def salvage(kind: Any, value: Any) -> Any:
+    """`value` as an instance of `kind`, without the keys that are at fault, so that the rest can be checked too; or None.
+
+    What comes back must only be looked at, never used.
+    """
+    for _ in range(3):  # a key that is left out can bring another mistake to light
+        try:
+            return _adapter(kind).validate_python(value)
+        except ValidationError as error:
+            value = _pruned(value, error)
+    return None
+
+
+def _pruned(value: Any, error: ValidationError) -> Any:
+    value = deepcopy(value)
+    for each in error.errors(include_url=False):
+        _remove(value, _plain(each["loc"]))
+    return value
+
+
+def _remove(value: Any, path: Path) -> None:
+    """Takes out the key at `path`, or the closest one above it where that is an element of a list."""
+    holder: tuple[dict[Any, Any], Any] | None = None
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            holder, value = (value, part), value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            break
+    if holder is not None:
+        holder[0].pop(holder[1], None)
+
+
+_ADAPTERS: dict[
+    int, tuple[Any, TypeAdapter[Any]]
+] = {}  # by the identity of an annotation, which is kept alive beside it
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Building one takes a millisecond, and there may be ten thousand rules."""
+    if id(kind) not in _ADAPTERS:
+        _ADAPTERS[id(kind)] = (kind, TypeAdapter(kind))
+    return _ADAPTERS[id(kind)][1]
 
 
 def show(value: object) -> str:
@@ -82,6 +129,10 @@ def _explains(details: list[ErrorDetails], missing: ErrorDetails, kind: Any) -> 
 def _problem(each: ErrorDetails, kind: Any, document: Document, path: Path) -> Problem:
     if each["type"] == "extra_forbidden":
         model = _model_at(kind, each["loc"][:-1])
+        if model is When and path[-1] in (*AutomationModel.model_fields, *AutomationModel.later):
+            return document.problem(
+                path, f"`{path[-1]}` does not belong inside `when`", "write it beside `when`", at="key"
+            )
         return unknown_key(document, path[:-1], str(path[-1]), _fields(model), model.later, _noun(each["loc"][:-1]))
     if each["type"] == "missing":
         return document.problem(path[:-1], f"`{path[-1]}` is missing{_noun(each['loc'][:-1])}", f"add `{path[-1]}: …`")
@@ -150,10 +201,8 @@ def _words(each: ErrorDetails, name: str) -> tuple[str, str]:
         case "value_error":
             return f"{name}: {context['error']}", ""
         case "string_pattern_mismatch":
-            return (
-                f"{show(value).removeprefix('the text ')} {_PATTERNS.get(context['pattern'], 'does not have the right form')}",
-                "",
-            )
+            wrong = _PATTERNS.get(context["pattern"], "does not have the right form")
+            return f"{show(value).removeprefix('the text ')} {wrong}", ""
         case "string_too_short" | "too_short":
             return f"{name} must not be empty", ""
         case "string_too_long":

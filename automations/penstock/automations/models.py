@@ -82,8 +82,8 @@ class When(Keys):
     """When a rule fires: at the `count`-th matching event inside a sliding window of `within`."""
 
     later = frozenset(
-        ["absent", "after", "sequence", "all", "any", "at_least", "of", "metric", "changed", "from", "to", "for"]
-        + ["schedule", "order", "grace"]
+        {"absent", "after", "sequence", "all", "any", "at_least", "of", "metric", "changed", "from", "to", "for"}
+        | {"schedule", "order", "grace"}
     )
 
     event: OneOrMore = Field(description="Event type, or a list of types; `*` is any run of characters.")
@@ -96,7 +96,7 @@ class When(Keys):
 
 
 class Retry(Keys):
-    """How often and after which pauses a step is tried again: `delay`, then `backoff` times as long, up to `max_delay`."""
+    """How often a step is tried, and the pauses between: `delay`, then `backoff` times as long, up to `max_delay`."""
 
     attempts: Annotated[int, Field(ge=1, le=100)] = Field(5, description="Tries in all; 1 is none again.")
     delay: Duration = Field(1 * SECOND, description="Pause before the second try.")

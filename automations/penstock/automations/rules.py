@@ -11,6 +11,7 @@ from penstock.automations.actions import Compiler, Known, Step
 from penstock.automations.decision import when_digest
 from penstock.automations.documents import Document
 from penstock.automations.durations import format_duration
+from penstock.automations.messages import salvage
 from penstock.automations.models import SECOND
 from penstock.automations.problems import Path, Problem
 from penstock.automations.templates import unknown_attribute
@@ -93,6 +94,21 @@ def compile_automation(
     return found, problems
 
 
+def problems_of_broken(item: Any, document: Document, path: Path, around: Surroundings, known: Known) -> list[Problem]:
+    """What else is wrong with a rule whose shape is refused: its parts are looked at one by one, as far as they go."""
+    if not isinstance(item, dict):
+        return []
+    when = salvage(models.When, item.get("when"))
+    problems = _trigger(when, document, (*path, "when"), around.defaults)[2] if when else []
+    compiler = Compiler(document, known, frozenset(around.vars), around.defaults.retry)
+    for section in ("then", "on_error"):
+        steps = item.get(section)
+        for index, step in enumerate(steps if isinstance(steps, list) else ()):
+            action = salvage(models.Action, step)
+            compiler.step(action, (*path, section, index)) if action is not None else compiler.name_only(step)
+    return problems + compiler.problems
+
+
 def _chosen(model: models.AutomationModel, defaults: models.Defaults, key: str) -> Any:
     """What the rule says, else what its file says, else the default of the language."""
     said = getattr(defaults, key)
@@ -126,11 +142,7 @@ def _check_when(when: models.When, document: Document, path: Path) -> list[Probl
         message = f"`count: {when.count}` needs a window"
         problems.append(document.problem((*path, "count"), message, "add e.g. `within: 5m`", at="key"))
     for index, name in enumerate(when.per or ()):
-        place = (
-            (*path, "per")
-            if isinstance(document.values.get((*path, "per", index)), type(None))
-            else (*path, "per", index)
-        )
+        place = (*path, "per", index)  # a single path stands at `per` itself, its closest ancestor
         first = name.split(".")[0]
         if not all(name.split(".")) or "*" in name or "{" in name:
             problems.append(document.problem(place, f"`{name}` is no path", "write e.g. `subject` or `data.machine`"))
@@ -140,7 +152,7 @@ def _check_when(when: models.When, document: Document, path: Path) -> list[Probl
 
 
 def _meaning(when: models.When, strict: Mapping[str, Any], lateness: int) -> dict[str, Any]:
-    """`when` without comments, sugar and defaults; keys that later versions add leave the digest of older rules alone."""
+    """`when` without comments, sugar and defaults; keys of later versions leave the digest of older rules alone."""
     found: dict[str, Any] = {"event": sorted(set(when.event))}
     found |= {"where": dict(strict)} if strict else {}
     found |= {"per": list(when.per)} if when.per else {}

@@ -1,8 +1,8 @@
 """The Jinja2 environment in which templates of rules run: no statements, no side effects, bounded in time and memory.
 
 Jinja's own sandbox stops access to Python's internals; it does not stop `'a' * 10**8`, nested loops or `center(10**9)`.
-So: a list of the syntax, filters and methods that are allowed; results of `*`, `**`, `+`, `~` and `%` are measured before
-they are made; loops share one budget of steps per rendering.
+So: a list of the syntax, filters and methods that are allowed; results of `*`, `**`, `+`, `~` and `%` are measured
+before they are made; loops share one budget of steps per rendering.
 """
 
 from __future__ import annotations
@@ -28,24 +28,31 @@ _BOUND = "«bound»"
 _JOIN = "«join»"
 
 _SYNTAX: tuple[type[nodes.Node], ...] = (
-    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem, nodes.Slice,
-    nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not,
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.Getattr, nodes.Getitem,
+    nodes.Slice, nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword, nodes.Compare, nodes.Operand, nodes.And,
+    nodes.Or, nodes.Not,
     nodes.CondExpr, nodes.BinExpr, nodes.UnaryExpr, nodes.Concat, nodes.List, nodes.Dict, nodes.Pair, nodes.Tuple,
     nodes.If, nodes.For,
 )  # fmt: skip
-_FILTERS = (
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FILTERS = _words(
     "abs capitalize count d default dictsort escape e first float int items last length list lower map max min reject"
     " rejectattr reverse select selectattr sort string sum title trim truncate unique upper urlencode wordcount"
-).split()
-_TESTS = (
+)
+_TESTS = _words(
     "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le lessthan lower lt"
     " mapping ne none number odd sequence string true undefined upper == != < <= > >="
-).split()
+)
 _METHODS: dict[type, frozenset[str]] = {
-    dict: frozenset({"get", "items", "keys", "values"}),
-    str: frozenset(
-        "capitalize count endswith find isdigit lower lstrip removeprefix removesuffix rstrip split splitlines startswith"
-        " strip title upper".split()
+    dict: _words("get items keys values"),
+    str: _words(
+        "capitalize count endswith find isdigit lower lstrip removeprefix removesuffix rstrip split splitlines"
+        " startswith strip title upper"
     ),
 }
 
@@ -138,10 +145,9 @@ def _replace_node(tree: nodes.Node, old: nodes.Node, new: nodes.Node) -> None:
 
 
 def _check_size(size: int, *, text: bool) -> None:
-    if size > (MAX_OUTPUT if text else MAX_ITEMS):
-        raise LimitError(
-            f"makes {size} {'characters' if text else 'elements'}; at most {MAX_OUTPUT if text else MAX_ITEMS} are allowed"
-        )
+    most, things = (MAX_OUTPUT, "characters") if text else (MAX_ITEMS, "elements")
+    if size > most:
+        raise LimitError(f"makes {size} {things}; at most {most} are allowed")
 
 
 def _check_product(left: Any, right: Any) -> None:

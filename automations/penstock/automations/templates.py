@@ -31,13 +31,14 @@ from penstock.automations.sandbox import (
 from penstock.automations.secrets import NAME, Lookup, placeholder, reveal
 from penstock.events.errors import PenstockError
 
-ATTRIBUTES = tuple(
-    "id source type subject time data specversion datacontenttype dataschema partitionkey correlationid causationid"
-    " traceparent hops".split()
-)
+ATTRIBUTES = (
+    "id", "source", "type", "subject", "time", "data", "specversion", "datacontenttype", "dataschema", "partitionkey",
+    "correlationid", "causationid", "traceparent", "hops",
+)  # fmt: skip
 EXTENSIONS = (
-    "tracestate dataref sequence sequencetype sampledrate expirytime recordedtime severitytext severitynumber".split()
-)
+    "tracestate", "dataref", "sequence", "sequencetype", "sampledrate", "expirytime", "recordedtime", "severitytext",
+    "severitynumber",
+)  # fmt: skip
 TRIGGER = ("automation", "kind", "key", "at", "id", "value", "from")
 _EXTENSION = re.compile(r"[a-z0-9]{1,64}\Z")
 _RESULT = "result"
@@ -211,15 +212,22 @@ def _check_names(tree: nodes.Template, scope: Scope) -> None:
     for name in sorted(meta.find_undeclared_variables(tree)):
         if name not in scope.variables and name not in sandbox().globals:
             raise TemplateError(f"there is no variable `{name}` {scope.place}", did_you_mean(name, scope.variables))
-    for access in tree.find_all(nodes.Getattr):
-        if isinstance(access.node, nodes.Name) and access.node.name in scope.variables:
-            _check_attribute(access.node.name, access.attr, scope.variables[access.node.name])
-    for access in tree.find_all(nodes.Getitem):
-        inner, index = access.node, access.arg
-        if isinstance(inner, nodes.Name) and isinstance(index, nodes.Const) and isinstance(index.value, str):
-            allowed = scope.variables.get(inner.name)
-            if allowed is not None:
-                _check_attribute(inner.name, index.value, allowed)
+    for variable, attribute, plain_dot in _accesses(tree):
+        allowed = scope.variables.get(variable)
+        if isinstance(attribute, str) and variable in scope.variables and (plain_dot or allowed is not None):
+            _check_attribute(variable, attribute, allowed)
+
+
+def _accesses(tree: nodes.Template) -> list[tuple[str, object, bool]]:
+    """Every `variable.attribute` and `variable["attribute"]` (attribute None: computed), and whether it has the dot."""
+    found: list[tuple[str, object, bool]] = []
+    for node in tree.find_all(nodes.Getattr):
+        if isinstance(node.node, nodes.Name):
+            found.append((node.node.name, node.attr, True))
+    for item in tree.find_all(nodes.Getitem):
+        if isinstance(item.node, nodes.Name):
+            found.append((item.node.name, item.arg.value if isinstance(item.arg, nodes.Const) else None, False))
+    return found
 
 
 def _check_attribute(variable: str, attribute: str, allowed: Allowed) -> None:
@@ -240,7 +248,10 @@ def _check_attribute(variable: str, attribute: str, allowed: Allowed) -> None:
 
 
 def unknown_attribute(name: str) -> str | None:
-    """None where an event may have this attribute; else a hint.  An extension may have any name that is not nearly a standard one."""
+    """None where an event may have this attribute; else a hint.
+
+    An extension may have any name in lower case that is not nearly that of a standard attribute.
+    """
     if name in ATTRIBUTES or name in EXTENSIONS:
         return None
     hint = did_you_mean(name, ATTRIBUTES)
@@ -251,30 +262,29 @@ def unknown_attribute(name: str) -> str | None:
 
 def _check_secrets(tree: nodes.Template) -> frozenset[str]:
     """A secret may only be inserted as it is: whatever alters its placeholder could not be revealed any more."""
-    whole = {id(node) for output in tree.find_all((nodes.Output, nodes.Concat)) for node in output.nodes}
-    found: set[str] = set()
+    names = [attribute for variable, attribute, _ in _accesses(tree) if variable == "secrets"]
+    if sum(1 for name in tree.find_all(nodes.Name) if name.name == "secrets") != len(names):
+        raise TemplateError("`secrets` as a whole cannot be used", "name one: `{{ secrets.NAME }}`")
     inserted = 0
-    for access in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        if not (isinstance(access.node, nodes.Name) and access.node.name == "secrets"):
-            continue
-        name = (
-            access.attr
-            if isinstance(access, nodes.Getattr)
-            else access.arg.as_const()
-            if isinstance(access.arg, nodes.Const)
-            else None
-        )
+    for output in tree.find_all(nodes.Output):
+        inserted += sum(_is_secret(node) for node in output.nodes)
+    for chain in tree.find_all(nodes.Concat):
+        inserted += sum(_is_secret(node) for node in chain.nodes)
+    for name in names:
         if not isinstance(name, str) or not NAME.match(name):
             raise TemplateError("a secret is named by letters, digits and _", "write `{{ secrets.NAME }}`")
-        if id(access) not in whole:
-            raise TemplateError(
-                f"secret `{name}` can only be inserted as it is", "write `{{ secrets." + name + " }}`, without filters"
-            )
-        found.add(name)
-        inserted += 1
-    if sum(1 for name in tree.find_all(nodes.Name) if name.name == "secrets") != inserted:
-        raise TemplateError("`secrets` as a whole cannot be used", "name one: `{{ secrets.NAME }}`")
-    return frozenset(found)
+        if inserted != len(names):
+            hint = "write `{{ secrets." + name + " }}`, without filters"
+            raise TemplateError(f"secret `{name}` can only be inserted as it is", hint)
+    return frozenset(str(name) for name in names)
+
+
+def _is_secret(node: nodes.Node) -> bool:
+    return (
+        isinstance(node, nodes.Getattr | nodes.Getitem)
+        and isinstance(node.node, nodes.Name)
+        and node.node.name == "secrets"
+    )
 
 
 def _guarded(source: str, render: Any) -> Any:

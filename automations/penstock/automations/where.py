@@ -1,7 +1,7 @@
 """`where`: the sugar of rule files over the pattern language, turned into what `penstock.triggers.Pattern` takes.
 
-A bare scalar is a list of one element, a dotted key nests. A bare null, an operator outside a list and a `$or` that is no
-list of two patterns are refused, where EventBridge would silently read something else.
+A bare scalar is a list of one element, a dotted key nests. A bare null, an operator outside a list and a `$or` that is
+no list of two patterns are refused, where EventBridge would silently read something else.
 """
 
 from __future__ import annotations
