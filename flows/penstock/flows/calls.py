@@ -134,7 +134,10 @@ def abandoned_threads() -> int:
 
 def describe(error: BaseException) -> str:
     """An error in one line."""
-    text = " ".join(str(error).split())[:2_000]
+    try:
+        text = " ".join(str(error).split())[:2_000]
+    except Exception:  # an exception class of the user's that cannot be printed is still one with a name
+        text = "(its text cannot be made)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -68,6 +68,10 @@ class Step(Generic[P, R]):
         """The error of a try that took longer than `timeout` seconds."""
         return self.late(self.name, timeout)
 
+    def __reduce__(self) -> str:
+        """Pickled by name, as functions are: for pools of processes."""
+        return self.qualname
+
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r} at {self.place}>"
 

@@ -169,7 +169,7 @@ class Output:
     def __init__(self, channel: Channel, shield: Interruption) -> None:
         self._channel = channel
         self._streams = Printed(channel.log, "INFO", shield), Printed(channel.log, "WARNING", shield)
-        logging.basicConfig(level=logging.INFO, handlers=[LogLines(channel)])
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[LogLines(channel)])
         faulthandler.enable(file=2)
         self.begin("")
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import copy_context
+from itertools import dropwhile
 from typing import Any
 
 import msgspec
@@ -26,6 +27,8 @@ from penstock.services.worker.frames import Execute, Finished, Started, TaskFini
 
 LONGEST_TRACEBACK = 65_536  # characters; the end is kept
 _OWN = (os.path.dirname(penstock.flows.__file__), os.path.dirname(__file__))
+
+_ASYNCIO = os.path.dirname(asyncio.__file__)
 
 
 class Run:
@@ -182,11 +185,15 @@ class Run:
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, SystemExit):
             return f"the flow called sys.exit({error.code!r}); it ends by returning, or fails by raising"
-        if isinstance(error, RunTimedOut) or self._asked is RunTimedOut:
-            return f"it took longer than its timeout of {self._flow.policy.timeout:g} s"
-        if isinstance(error, RunCancelled) or self._asked is RunCancelled:
-            return "it was cancelled"
+        if isinstance(error, asyncio.CancelledError | RunInterrupted):
+            return self._explain_end(self._asked or type(error))
         return describe(error)
+
+    def _explain_end(self, kind: type[BaseException]) -> str:
+        timeout = self._flow.policy.timeout
+        if kind is RunTimedOut:
+            return "its time was up" if timeout is None else f"it took longer than its timeout of {timeout:g} s"
+        return "it was cancelled" if kind is RunCancelled else "it cancelled itself"
 
 
 def user_traceback(error: BaseException) -> str | None:
@@ -196,10 +203,14 @@ def user_traceback(error: BaseException) -> str | None:
     told = traceback.TracebackException.from_exception(error)
     seen: traceback.TracebackException | None = told
     while seen is not None:
-        kept = [frame for frame in seen.stack if not frame.filename.startswith(_OWN)]
-        seen.stack = traceback.StackSummary.from_list(kept)
+        theirs = (frame for frame in seen.stack if not frame.filename.startswith(_OWN))
+        seen.stack = traceback.StackSummary.from_list(dropwhile(_of_asyncio, theirs))
         seen = seen.__cause__ or seen.__context__
     return "".join(told.format())[-LONGEST_TRACEBACK:]
+
+
+def _of_asyncio(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_ASYNCIO)
 
 
 def _state_of(kind: type[RunInterrupted] | None) -> State:
