@@ -21,11 +21,13 @@ class InvalidEventError(PenstockError, ValueError):
     """An event is refused.
 
     field: the attribute at fault ("" for the whole body).  reason: what is wrong and what would be right.
+    index: which event of a batch, from 0; None outside of batches.
     """
 
-    def __init__(self, reason: str, *, field: str = "") -> None:
-        self.field, self.reason = field, reason
-        super().__init__(f"{field}: {reason}" if field else reason)
+    def __init__(self, reason: str, *, field: str = "", index: int | None = None) -> None:
+        self.field, self.reason, self.index = field, reason, index
+        where = "" if index is None else f"event {index} of the batch: "
+        super().__init__(where + (f"{field}: {reason}" if field else reason))
 
 
 class BusError(PenstockError):

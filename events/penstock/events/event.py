@@ -6,7 +6,11 @@ undecoded. Both accept and refuse the same bytes and give the same values; a pro
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -27,27 +31,42 @@ from penstock.events.instants import Instant, format_instant, to_instant
 
 MAX_BODY = 1 << 20  # bytes of one event as JSON; larger ones are refused at every door
 MAX_HOPS = 1_000  # the hop budget proper is a rule of the engine; this bounds what an envelope may claim
+MAX_DEPTH = 100  # objects and arrays inside each other; readers recurse, so a bound must not depend on their stack
+MAX_INTEGER = 1 << 31  # CloudEvents' Integer has 32 bits; it bounds extension attributes, not numbers in `data`
 RESERVED_PREFIX = "penstock."
 
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,64}\Z")
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)\Z")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
 _NUL = b"\\u0000"
+_BRACKET_OR_TEXT = re.compile(rb'[{}\[\]]|"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NOT_RFC3339 = 'not an RFC 3339 time with an offset; write e.g. "2026-03-01T10:00:00Z"'
 
 
 def _parse_time(value: object) -> object:
     """RFC 3339 with an offset, as msgspec reads it, so that the model and the struct agree to the microsecond."""
     if isinstance(value, str):
         if not _RFC3339.match(value):
-            raise ValueError('not an RFC 3339 time with an offset; write e.g. "2026-03-01T10:00:00Z"')
+            raise ValueError(_NOT_RFC3339)
         try:
-            return msgspec.convert(value, datetime)
+            return _in_range(msgspec.convert(value, datetime))
         except msgspec.ValidationError as error:
             raise ValueError(str(error)) from None
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError("has no time zone; write e.g. datetime.now(timezone.utc)")
-        return value
+        return _in_range(value)
     raise ValueError(f"{value!r} is not a time; write it as an RFC 3339 string")
+
+
+def _in_range(moment: datetime) -> datetime:
+    """The moment, if it has a year between 1 and 9999 in UTC too.  Raises ValueError."""
+    if moment.year in (1, 9999):
+        try:
+            moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+    return moment
 
 
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -76,6 +95,7 @@ class Event(BaseModel):
     datacontenttype: Text | None = None
     dataschema: Text | None = None
     data: Any = None
+    data_base64: str | None = None  # bytes that are no JSON; instead of `data`
     partitionkey: Text | None = None  # decides the partition, hence the order
     correlationid: Text | None = None  # the root cause of a chain
     causationid: Text | None = None  # the event directly before
@@ -85,13 +105,9 @@ class Event(BaseModel):
     @model_validator(mode="after")
     def _check_extensions(self) -> Self:
         for name, value in (self.model_extra or {}).items():
-            if not _EXTENSION_NAME.match(name):
-                raise ValueError(
-                    f"{name!r} is no name for an extension attribute: lower-case letters and digits only;"
-                    " other content belongs under `data`"
-                )
-            if not isinstance(value, str | int | bool) and value is not None:
-                raise ValueError(f"extension {name!r} must be a string, integer or boolean; put structure under `data`")
+            _check_extension(name, value)
+        if self.data_base64 is not None:
+            _check_base64(self.data_base64, has_data="data" in self.model_fields_set and self.data is not None)
         return self
 
     @property
@@ -116,12 +132,16 @@ class Event(BaseModel):
 
     def to_json(self) -> bytes:
         """The CloudEvents JSON format, checked against the size limit.  Raises InvalidEventError above 1 MiB."""
-        try:
-            body = msgspec.json.encode(self.to_mapping())
-        except (UnicodeEncodeError, ValueError, TypeError, RecursionError) as error:
-            raise InvalidEventError(f"cannot be written as JSON: {error}", field="data") from None
+        body = encode_mapping(self._dumped())
         _check_body(body)
+        _check_depth(body)
         return body
+
+    def _dumped(self) -> dict[str, Any]:
+        try:
+            return self.to_mapping()
+        except (ValueError, TypeError, RecursionError) as error:  # pydantic's serialization errors are ValueErrors
+            raise InvalidEventError(f"cannot be written as JSON: {error}", field="data") from None
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +156,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     datacontenttype: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)] | None = None
     dataschema: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)] | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
+    data_base64: str | None = None
     partitionkey: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)] | None = None
     correlationid: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)] | None = None
     causationid: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)] | None = None
@@ -157,26 +178,52 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
         return arrival if self.time is None else to_instant(self.time)
 
 
+_ATTRIBUTES = frozenset(Envelope.__struct_fields__)
 _envelope_decoder = msgspec.json.Decoder(Envelope)
 
 
 def decode(body: bytes) -> Envelope:
     """One structured CloudEvent from the bus.  Raises InvalidEventError with the attribute at fault."""
-    _check_body(body)
-    try:
-        return _envelope_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise _explained(error) from None
+    return _decode(body)[0]
 
 
 def parse(body: bytes) -> Event:
     """One structured CloudEvent at the edge.  Raises InvalidEventError with the attribute at fault."""
+    return from_mapping(_decode(body)[1])
+
+
+def _decode(body: bytes) -> tuple[Envelope, dict[str, Any]]:
+    """Where one attribute is given twice, both must be valid and the last one counts."""
     _check_body(body)
     try:
+        _check_depth(body)
+        envelope = _envelope_decoder.decode(body)
+        # The struct passes over what it does not know, and over what is inside `data`; this looks at all of it.
         mapping = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InvalidEventError(f"the body is not JSON: {error}") from None
-    return from_mapping(mapping)
+        raise _explained(error, body) from None
+    _check_beside(envelope, mapping)
+    return envelope, mapping
+
+
+def _check_beside(envelope: Envelope, mapping: Mapping[str, Any]) -> None:
+    """What the struct's types do not say.  Raises InvalidEventError."""
+    for name in mapping.keys() - _ATTRIBUTES:
+        try:
+            _check_extension(name, mapping[name])
+        except ValueError as error:
+            raise InvalidEventError(str(error), field=name) from None
+    field = "time"
+    try:
+        if envelope.time is not None:
+            if not _RFC3339.match(mapping["time"]):
+                raise ValueError(_NOT_RFC3339)  # noqa: TRY301 -- joined with the other refusals below
+            _in_range(envelope.time)
+        field = "data_base64"
+        if envelope.data_base64 is not None:
+            _check_base64(envelope.data_base64, has_data=mapping.get("data") is not None)
+    except ValueError as error:
+        raise InvalidEventError(str(error), field=field) from None
 
 
 def from_mapping(mapping: object) -> Event:
@@ -207,6 +254,49 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def encode_mapping(mapping: Mapping[str, Any]) -> bytes:
+    """A mapping as JSON; what JSON cannot say is refused, not changed.  Raises InvalidEventError."""
+    try:
+        return json.dumps(mapping, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError("holds half of a surrogate pair, which is no text; remove it", field="data") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidEventError(f"cannot be written as JSON: {error}", field="data") from None
+
+
+def _check_extension(name: str, value: object) -> None:
+    if not _EXTENSION_NAME.match(name):
+        raise ValueError(
+            f"{name!r} is no name for an extension attribute: lower-case letters and digits only;"
+            " other content belongs under `data`"
+        )
+    if not isinstance(value, str | int | bool) and value is not None:
+        raise ValueError(f"extension {name!r} must be a string, integer or boolean; put structure under `data`")
+    if isinstance(value, int) and not -MAX_INTEGER <= value < MAX_INTEGER:
+        raise ValueError(f"extension {name!r} must fit 32 bits, as CloudEvents' integers do; write it as a string")
+
+
+def _check_base64(value: str, *, has_data: bool) -> None:
+    if has_data:
+        raise ValueError("stands beside `data`; an event has one of them")
+    try:
+        base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("is not Base64 (RFC 4648, with padding)") from None
+
+
+def _check_depth(body: bytes) -> None:
+    """Raises InvalidEventError; whatever the depth, this does not recurse."""
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return
+    depth = 0
+    for found in _BRACKET_OR_TEXT.finditer(body):
+        mark = found[0]
+        depth += 1 if mark in (b"{", b"[") else -1 if mark in (b"}", b"]") else 0
+        if depth > MAX_DEPTH:
+            raise InvalidEventError(f"objects and arrays are nested deeper than {MAX_DEPTH}; flatten it", field="data")
+
+
 def _check_body(body: bytes) -> None:
     if len(body) > MAX_BODY:
         raise InvalidEventError(f"{len(body)} bytes; at most {MAX_BODY} (1 MiB) are taken. Send a reference instead")
@@ -229,14 +319,19 @@ def _has_nul(body: bytes) -> bool:
     return False
 
 
-def _explained(error: Exception) -> InvalidEventError:
+def _explained(error: Exception, body: bytes) -> InvalidEventError:
     """msgspec's message ends in "- at `$.field`" or names the missing field in quotes."""
+    if isinstance(error, InvalidEventError):
+        return error
     text = str(error)
     reason, _, path = text.partition(" - at `$")
-    field = path.strip(".`")
+    field = path.strip(".`").partition(".")[0].partition("[")[0]
     missing = re.search(r"missing required field `(\w+)`", text)
     if missing:
         return InvalidEventError("required by CloudEvents 1.0 and missing", field=missing.group(1))
+    if text.startswith("Expected `object`"):
+        return InvalidEventError(f"an event is a JSON object: {text}")
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidEventError(f"the body is not JSON: {text}")
+        hint = " (or it holds half of a surrogate pair)" if _SURROGATE.search(body) else ""
+        return InvalidEventError(f"the body is not JSON: {text}{hint}")
     return InvalidEventError(reason, field=field)
