@@ -57,7 +57,8 @@ class Run:
 
     def confirm(self, call: str) -> None:
         """The call is in the journal: its code may go on."""
-        future = self._unconfirmed.pop(call, None)
+        with self._lock:
+            future = self._unconfirmed.pop(call, None)
         if future is not None:
             future.set_result(None)
 
@@ -169,8 +170,7 @@ class Run:
         )
 
     def _finish(self, state: State, result: bytes, error: BaseException | None) -> Finished:
-        with self._lock:
-            self._over = True
+        self._close()
         return Finished(
             run_id=self.order.run_id,
             epoch=self.order.epoch,
@@ -181,6 +181,15 @@ class Run:
             traceback=None if error is None else user_traceback(error),
             spent=abandoned_threads() > 0,
         )
+
+    def _close(self) -> None:
+        """From here on nothing belongs to the run: threads that it left behind get errors."""
+        with self._lock:
+            self._over = True
+            self._interruption.disarm()  # what was asked for too late must not hit the next run
+            left, self._unconfirmed = self._unconfirmed, {}
+        for future in left.values():
+            future.set_exception(NotInRunError(f"run {self.order.run_id} has ended"))
 
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, SystemExit):
@@ -204,7 +213,8 @@ def user_traceback(error: BaseException) -> str | None:
     seen: traceback.TracebackException | None = told
     while seen is not None:
         theirs = (frame for frame in seen.stack if not frame.filename.startswith(_OWN))
-        seen.stack = traceback.StackSummary.from_list(dropwhile(_of_asyncio, theirs))
+        kept: list[traceback.FrameSummary] = list(dropwhile(_of_asyncio, theirs))
+        seen.stack = traceback.StackSummary.from_list(kept)
         seen = seen.__cause__ or seen.__context__
     return "".join(told.format())[-LONGEST_TRACEBACK:]
 
