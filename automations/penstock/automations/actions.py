@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from penstock.automations import models
+from penstock.automations.compiling import compile_template
 from penstock.automations.documents import Document
 from penstock.automations.problems import Path, Problem, did_you_mean
-from penstock.automations.templates import Scope, Template, TemplateError, action_scope, compile_template
+from penstock.automations.scopes import Scope, action_scope
+from penstock.automations.templates import Template, TemplateError
 from penstock.events.event import RESERVED_PREFIX
 
 OWNER = "owner"  # the user that `penstock up` makes at first start

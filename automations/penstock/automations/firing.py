@@ -32,7 +32,7 @@ from penstock.automations.facts import (
     StepSucceeded,
     TimerDue,
 )
-from penstock.automations.rendering import HOP_BUDGET, HopBudgetError, command
+from penstock.automations.rendering import HopBudgetError, command
 from penstock.automations.rules import Automation
 from penstock.automations.templates import RenderError
 from penstock.events.errors import InvalidEventError
@@ -255,6 +255,3 @@ def _step_at(automation: Automation, step_id: str) -> Step | None:
 def _next(step_id: str) -> str:
     prefix = _ON_ERROR if step_id.startswith(_ON_ERROR) else ""
     return f"{prefix}{int(step_id.removeprefix(_ON_ERROR)) + 1}"
-
-
-__all__ = ["FINAL", "FORMAT", "HOP_BUDGET", "Firing", "advance", "start"]

@@ -35,7 +35,7 @@ def validate(kind: Any, value: Any, document: Document, path: Path) -> tuple[Any
 
 
 def salvage(kind: Any, value: Any) -> Any:
-    """`value` as an instance of `kind`, without the keys that are at fault, so that the rest can be checked too; or None.
+    """`value` as a `kind`, without the keys that are at fault, so that the rest is checked too; None if it cannot be.
 
     What comes back must only be looked at, never used.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.automations.actions import ApproveStep, EmitStep, NotifyStep, RunStep, Step
 from penstock.automations.facts import AnyCommand, EmitEvent, Notify, RequestApproval, StartRun
 from penstock.automations.rules import Automation
-from penstock.automations.templates import RenderError, Secrets, render_json
+from penstock.automations.templates import Secrets, render_json
 from penstock.events.errors import PenstockError
 from penstock.events.event import from_mapping, refuse_reserved
 from penstock.events.ids import derived_id
@@ -143,6 +143,3 @@ def _emit(firing: Firing, step: EmitStep, now: Instant, variables: dict[str, Any
     event |= {name: value for name, value in optional.items() if value is not None}
     from_mapping(event).to_json()  # refuses what no door would take: an empty source, more than 1 MiB
     return EmitEvent(firing.cursor, event)
-
-
-__all__ = ["HOP_BUDGET", "HopBudgetError", "RenderError", "command"]

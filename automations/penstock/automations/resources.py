@@ -20,18 +20,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from penstock.automations.compiling import compile_template
 from penstock.automations.cron import check_cron
 from penstock.automations.durations import Rate
 from penstock.automations.models import SECOND, Duration, Keys, Names, Person, RateLimit, ResourceName, Text, listing
-from penstock.automations.templates import (
-    SECRETS_SCOPE,
-    SENSOR_SCOPE,
-    WEBHOOK_SCOPE,
-    Scope,
-    Template,
-    TemplateError,
-    compile_template,
-)
+from penstock.automations.scopes import SECRETS_SCOPE, SENSOR_SCOPE, WEBHOOK_SCOPE, Scope
+from penstock.automations.templates import Template, TemplateError
 
 
 def _template(scope: Scope) -> Any:

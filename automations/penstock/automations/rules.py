@@ -14,7 +14,7 @@ from penstock.automations.durations import format_duration
 from penstock.automations.messages import salvage
 from penstock.automations.models import SECOND
 from penstock.automations.problems import Path, Problem
-from penstock.automations.templates import unknown_attribute
+from penstock.automations.scopes import unknown_attribute
 from penstock.automations.where import compile_pattern
 from penstock.triggers.count import EventTrigger
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.automations.documents import Document
 from penstock.automations.problems import Path, Problem, did_you_mean
-from penstock.automations.templates import ATTRIBUTES, unknown_attribute
+from penstock.automations.scopes import unknown_attribute
 from penstock.triggers.errors import PatternError
 from penstock.triggers.pattern import Pattern
 
@@ -168,6 +168,3 @@ def _origin(sugar: Sugar, dotted: str, path: Path) -> Path:
         if found := sugar.origins.get(".".join(names[:length])):
             return found
     return path
-
-
-__all__ = ["ATTRIBUTES", "OPERATORS", "Sugar", "compile_pattern", "type_pattern"]
