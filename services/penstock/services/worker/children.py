@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
@@ -369,8 +369,9 @@ class Child(asyncio.SubprocessProtocol):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _send(self, frame: Frame) -> None:
-        pipe = self._transport.get_pipe_transport(0)
-        if self.alive and isinstance(pipe, asyncio.WriteTransport) and not pipe.is_closing():
+        # uvloop's pipes are no subclasses of asyncio's, hence no isinstance.
+        pipe = cast("asyncio.WriteTransport | None", self._transport.get_pipe_transport(0))
+        if self.alive and pipe is not None and not pipe.is_closing():
             pipe.write(encode(frame))
 
     async def _await_loaded(self, modules: list[str], timeout: float) -> None:
