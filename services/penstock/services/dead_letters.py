@@ -37,7 +37,7 @@ class Origin:
 
     topic: str
     partition: int | None = None
-    offset: int | str | None = None  # str: the id of an entry of a Redis stream
+    offset: int | None = None
     group: str | None = None  # the consumer group that could not handle it
     automation: str | None = None
     firing: str | None = None

@@ -12,10 +12,11 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -26,10 +27,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from penstock.events import bus as topics
-from penstock.events.bus import Bus
-from penstock.events.errors import BusError, PenstockError
+from penstock.events.bus import Bus, TopicPartition
+from penstock.events.errors import BusError
 from penstock.events.ids import new_id
 from penstock.services.backoff import Backoff
+from penstock.services.bus.address import BusAddress, parse_address
+from penstock.services.bus.redis_streams import stream_key, to_offset, to_record
 from penstock.services.poison import Arrived, DeadLetters
 
 Handler = Callable[[bytes], Awaitable[None]]
@@ -38,37 +41,21 @@ WAKE_PARTITIONS = 6  # of penstock.runs.*, penstock.notifications and penstock.d
 RETRY = Backoff(attempts=5)  # of a handler that raises; about 1.5 s in all
 _CONNECT = Backoff()
 _BLOCK_MS = 2_000  # of a blocking read; redis-py gives a socket up after 5 s
-_ABANDONED_MS = 30_000  # an entry whose reader has been silent for so long is given to another one
-_RECLAIM_EVERY_MS = 5_000
-_GRACE_SECONDS = 5.0  # to finish a message at the end
-
-_log = structlog.get_logger()
-_faststream_log = logging.getLogger("penstock.faststream")
-
-
-class BusUrlError(PenstockError, ValueError):
-    """PENSTOCK_BUS_URL names no bus that we know."""
+_TRIM_EVERY = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class BusAddress:
-    """A bus URL taken apart.  server: bootstrap servers of Kafka, or a Redis URL.  prefix: put before every topic."""
+class Patience:
+    """grace: for the message in hand at the end.  abandoned: silence of a reader of a Redis stream after which what it
+    had in hand goes to another one (Kafka: the session timeout).
+    """
 
-    kind: str  # kafka | redis
-    server: str
-    prefix: str = ""
+    grace: timedelta = timedelta(seconds=5)
+    abandoned: timedelta = timedelta(seconds=30)
 
-    @staticmethod
-    def parse(url: str) -> BusAddress:
-        """`kafka://a:9092,b:9092?prefix=x.`, `redis://…?prefix=x:`, `unix:///socket?prefix=x:`.  Raises BusUrlError."""
-        parts = urlsplit(url)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        prefix = query.pop("prefix", "")
-        if parts.scheme == "kafka":
-            return BusAddress("kafka", parts.netloc, prefix)
-        if parts.scheme in ("redis", "rediss", "unix"):
-            return BusAddress("redis", urlunsplit(parts._replace(query=urlencode(query))), prefix)
-        raise BusUrlError(f"{url!r} is no bus; PENSTOCK_BUS_URL begins with kafka://, redis:// or unix://")
+
+_log = structlog.get_logger()
+_faststream_log = logging.getLogger("penstock.faststream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +86,13 @@ class Messaging:
         instance: str | None = None,
         namespace: str = "default",
         backoff: Backoff = RETRY,
+        patience: Patience | None = None,
     ) -> None:
         """instance: names this process within its groups; none: a random name."""
-        self._address, self._bus = BusAddress.parse(bus_url), bus
+        self._address, self._bus = parse_address(bus_url), bus
         self._instance = instance or new_id()
         self._letters = DeadLetters(bus, backoff, namespace)
+        self._patience = patience or Patience()
         self._subscriptions: list[_Subscription] = []
         self._side: _Side | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -143,8 +132,9 @@ class Messaging:
         await self._letters.close()
 
     def _make_side(self) -> _Side:
-        kind = _KafkaSide if self._address.kind == "kafka" else _RedisSide
-        return kind(self._address, self._instance, self._subscriptions, self._letters)
+        if self._address.kind == "kafka":
+            return _KafkaSide(self._address, self._instance, self._subscriptions, self._letters, self._patience)
+        return _RedisSide(self._address, self._instance, self._subscriptions, self._letters, self._patience, self._bus)
 
     async def _ensure_topics(self) -> dict[str, int]:
         names = {each.topic for each in self._subscriptions} | {topics.DEAD_LETTER}
@@ -155,7 +145,7 @@ class Messaging:
             await asyncio.sleep(1.0)
             try:
                 await side.mend()
-            except (RedisError, OSError, TimeoutError) as error:
+            except (BusError, RedisError, OSError, TimeoutError) as error:
                 _log.warning("messaging.not_mended", error=str(error))
 
     async def _close(self, side: _Side) -> None:
@@ -181,7 +171,12 @@ class _KafkaSide:
     """One consumer a subscription. Single messages: FastStream's batches wait even when there is something to read."""
 
     def __init__(
-        self, address: BusAddress, instance: str, subscriptions: list[_Subscription], letters: DeadLetters
+        self,
+        address: BusAddress,
+        instance: str,
+        subscriptions: list[_Subscription],
+        letters: DeadLetters,
+        patience: Patience,
     ) -> None:
         self._prefix = address.prefix
         self._broker = KafkaBroker(
@@ -191,7 +186,7 @@ class _KafkaSide:
             logger=_faststream_log,
             log_level=logging.DEBUG,
             apply_types=False,
-            graceful_timeout=_GRACE_SECONDS,
+            graceful_timeout=patience.grace.total_seconds(),
         )
         for each in subscriptions:
             subscriber = self._broker.subscriber(
@@ -236,10 +231,18 @@ class _RedisSide:
     """Two readers for each partition of a topic: of new entries, and of those whose reader fell silent."""
 
     def __init__(
-        self, address: BusAddress, instance: str, subscriptions: list[_Subscription], letters: DeadLetters
+        self,
+        address: BusAddress,
+        instance: str,
+        subscriptions: list[_Subscription],
+        letters: DeadLetters,
+        patience: Patience,
+        bus: Bus,
     ) -> None:
-        self._prefix, self._instance, self._subscriptions = address.prefix, instance, subscriptions
-        self._streams: list[tuple[str, str]] = []  # stream, group
+        self._prefix, self._instance, self._subscriptions, self._bus = address.prefix, instance, subscriptions, bus
+        self._read_from: list[tuple[TopicPartition, str]] = []  # with the group
+        self._trimmed = time.monotonic()
+        self._abandoned = patience.abandoned // timedelta(milliseconds=1)
         self._redis = Redis.from_url(address.server)
         self._broker = RedisBroker(
             address.server,
@@ -247,21 +250,21 @@ class _RedisSide:
             logger=_faststream_log,
             log_level=logging.DEBUG,
             apply_types=False,
-            graceful_timeout=_GRACE_SECONDS,
+            graceful_timeout=patience.grace.total_seconds(),
             max_connections=1_000,
         )
 
     async def start(self, partitions: Mapping[str, int]) -> None:
         for each in self._subscriptions:
             for partition in range(partitions[each.topic]):
-                await self._read(each, partition)
+                await self._read(each, TopicPartition(each.topic, partition))
         await self._broker.start()
 
-    async def _read(self, each: _Subscription, partition: int) -> None:
-        stream = f"{self._prefix}{each.topic}:{partition}"
-        self._streams.append((stream, each.group))
+    async def _read(self, each: _Subscription, partition: TopicPartition) -> None:
+        stream = stream_key(self._prefix, partition)
+        self._read_from.append((partition, each.group))
         await self._ensure_group(stream, each.group)
-        for interval, idle in ((_BLOCK_MS, None), (_RECLAIM_EVERY_MS, _ABANDONED_MS)):
+        for interval, idle in ((_BLOCK_MS, None), (self._abandoned // 6, self._abandoned)):
             source = StreamSub(
                 stream,
                 group=each.group,
@@ -275,17 +278,20 @@ class _RedisSide:
             )
             subscriber(_receive(each.handler))
 
-    def _parser(self, subscription: _Subscription, partition: int) -> Callable[..., Awaitable[StreamMessage[Any]]]:
+    def _parser(
+        self, subscription: _Subscription, partition: TopicPartition
+    ) -> Callable[..., Awaitable[StreamMessage[Any]]]:
         async def parse(entry: Mapping[str, Any], original: Any) -> StreamMessage[Any]:
-            fields: dict[bytes, bytes] = entry["data"]
             message: StreamMessage[Any] = await original({**entry, "data": {b"__data__": b""}})
+            record = to_record(partition, entry["message_ids"][0], entry["data"])
             message.body = Arrived(
-                subscription.topic,
-                partition,
-                entry["message_ids"][0].decode(),
+                record.topic,
+                record.partition,
+                record.offset,
                 subscription.group,
-                value=fields.get(b"value", b""),
-                key=fields.get(b"key"),
+                value=record.value,
+                key=record.key,
+                headers=record.headers,
             )
             return message
 
@@ -303,10 +309,24 @@ class _RedisSide:
         silent = [each for each in self._broker.subscribers if not getattr(each, "running", True)]
         if silent:
             _log.warning("messaging.rejoining", readers=len(silent))
-            for stream, group in self._streams:
-                await self._ensure_group(stream, group)
+            for partition, group in self._read_from:
+                await self._ensure_group(stream_key(self._prefix, partition), group)
             for each in silent:
                 await each.start()
+        if time.monotonic() - self._trimmed > _TRIM_EVERY:
+            self._trimmed = time.monotonic()
+            for partition in {partition for partition, _ in self._read_from}:
+                await self._trim(partition)
+
+    async def _trim(self, partition: TopicPartition) -> None:
+        """Remove what every group has acknowledged: nobody else trims these streams."""
+        stream = stream_key(self._prefix, partition)
+        unread = []
+        for group in await self._redis.xinfo_groups(stream):
+            pending = (await self._redis.xpending(stream, group["name"]))["min"]
+            unread.append(to_offset(pending) if pending else to_offset(_bytes(group["last-delivered-id"])) + 1)
+        if unread:
+            await self._bus.trim(partition, min(unread))
 
     async def stop(self) -> None:
         await self._broker.stop()
@@ -316,12 +336,13 @@ class _RedisSide:
 
     async def _leave(self) -> None:
         """Remove this reader from its groups; one with entries in hand stays, so that another can take them over."""
-        for stream, group in self._streams:
+        for partition, group in self._read_from:
+            stream = stream_key(self._prefix, partition)
             readers = await self._redis.xinfo_consumers(stream, group)
-            names = {_text(each["name"]): each["pending"] for each in readers}
-            if names.get(self._instance) == 0:
+            pending = {_bytes(each["name"]): each["pending"] for each in readers}
+            if pending.get(self._instance.encode()) == 0:
                 await self._redis.xgroup_delconsumer(stream, group, self._instance)
 
 
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value

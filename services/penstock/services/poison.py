@@ -26,14 +26,11 @@ _UNSENT = Backoff(attempts=2**31)  # a dead letter that the bus does not take is
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """One record as the middleware and the handlers see it, from either bus.
-
-    offset: of a Redis stream, the entry's id as text.
-    """
+    """One record as the middleware and the handlers see it, from either bus."""
 
     topic: str  # without the bus's prefix
     partition: int
-    offset: int | str
+    offset: int
     group: str  # the consumer group that got it
     value: bytes
     key: bytes | None = None

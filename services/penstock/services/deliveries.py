@@ -1,0 +1,135 @@
+"""Rows of the table `delivery`: the message that stands in one, claiming it, giving it back.
+
+A row is due when it is pending, its `due_at` has come and nobody holds a lease on it. Each claim raises its epoch;
+every later write names the epoch that it was claimed with and changes nothing once somebody else has claimed it since.
+Due times and leases are the database's clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.automations.actions import RetryPolicy
+from penstock.events.instants import Instant, microseconds
+from penstock.services.database import Database, clock, tables
+
+FORMAT = 1
+_row = tables.delivery.c
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=False):
+    """The column `body`. Secrets stand in it as placeholders with the row's nonce. delay, max_delay: microseconds."""
+
+    text: str
+    title: str | None = None
+    attempts: int = 5
+    delay: int = 1_000_000
+    backoff: float = 2.0
+    max_delay: int = 300_000_000
+    v: int = FORMAT
+
+    def to_json(self) -> str:
+        """As it is stored."""
+        return msgspec.json.encode(self).decode()
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """How often and after which pauses it is sent again."""
+        return RetryPolicy(self.attempts, self.delay, self.backoff, self.max_delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A claimed row.
+
+    epoch: of this claim.  lease_ends: on this process's monotonic clock, never later than the database's lease.
+    body: JSON of a Message, not yet decoded.  progress: what an earlier try has achieved already (column `response`).
+    """
+
+    id: str
+    namespace: str
+    epoch: int
+    lease_ends: float
+    channel: str
+    body: str
+    nonce: str
+    attempts: int
+    progress: Mapping[str, Any]
+    firing_id: str | None
+    lane: str | None
+    step: str | None
+    automation: str | None
+    correlationid: str | None
+    causationid: str | None
+    traceparent: str | None
+    hops: int
+    due_at: Instant
+
+    def covers(self, span: float) -> bool:
+        """Whether the lease holds for `span` more seconds."""
+        return time.monotonic() + span < self.lease_ends
+
+
+_COLUMNS = tuple(name for name in Delivery.__dataclass_fields__ if name not in ("lease_ends", "progress"))
+
+
+async def claim(
+    database: Database, *, namespace: str, owner: str, lease: timedelta, limit: int, but: Collection[str] = ()
+) -> list[Delivery]:
+    """Claim up to `limit` due rows, the longest due first.  but: ids that this process has in hand already."""
+    began = time.monotonic()  # before the database sets the lease: ours then never ends after it
+    wanted = sa.select(_row.id).where(*_due(namespace), _row.id.not_in(list(but)))
+    picked = wanted.order_by(_row.due_at, _row.id).limit(limit).with_for_update(skip_locked=True).cte("picked")
+    lease_until = clock.now() + microseconds(lease)
+    statement = (
+        sa.update(tables.delivery)
+        .where(_row.id.in_(sa.select(picked.c.id)))
+        .values(epoch=_row.epoch + 1, owner=owner, lease_until=lease_until)
+        .returning(tables.delivery)
+    )
+    async with database.begin() as connection:
+        rows = (await connection.execute(statement)).mappings().all()
+    ends = began + lease.total_seconds()
+    return sorted((_claimed(row, ends) for row in rows), key=lambda each: (each.due_at, each.id))
+
+
+async def next_due(database: Database, *, namespace: str) -> timedelta | None:
+    """How long until a row may become due; None where no row is pending."""
+    soonest = sa.case((_row.due_at > _row.lease_until, _row.due_at), else_=_row.lease_until)
+    query = sa.select(sa.func.min(soonest) - clock.now()).where(_row.namespace == namespace, _row.status == "pending")
+    async with database.read() as connection:
+        found = (await connection.execute(query)).scalar()
+    return None if found is None else timedelta(microseconds=max(0, int(found)))
+
+
+async def put_back(database: Database, delivery: Delivery, *, wait: timedelta = timedelta(0), **changed: Any) -> bool:
+    """Give the lease back; due again after `wait`. Returns whether the claim was still ours."""
+    due_at = clock.now() + microseconds(wait) if wait else _row.due_at
+    return await database.write(
+        lambda connection: update(connection, delivery, owner=None, lease_until=0, due_at=due_at, **changed)
+    )
+
+
+async def update(connection: AsyncConnection, delivery: Delivery, **values: Any) -> bool:
+    """Change a row under its epoch. Returns False, having changed nothing, where the claim is no longer ours."""
+    mine = (_row.id == delivery.id, _row.epoch == delivery.epoch, _row.status == "pending")
+    statement = sa.update(tables.delivery).where(*mine).values(updated=clock.now(), **values)
+    return (await connection.execute(statement)).rowcount == 1
+
+
+def _due(namespace: str) -> tuple[sa.ColumnElement[bool], ...]:
+    now = clock.now()
+    return _row.namespace == namespace, _row.status == "pending", _row.due_at <= now, _row.lease_until <= now
+
+
+def _claimed(row: Mapping[str, Any], ends: float) -> Delivery:
+    progress = msgspec.json.decode(row["response"]) if row["response"] else {}
+    return Delivery(lease_ends=ends, progress=progress, **{name: row[name] for name in _COLUMNS})
