@@ -1,8 +1,8 @@
 """Automations: rule files, what they mean, and what follows from a decision. Pure: no sockets, no SQL, no clock.
 
-`load` reads rule files into a `RuleSet`; `start` and `advance` lead a decision through the steps of its rule; `decide` is
-the one function that decides approvals. Facts and commands of firings: `penstock.automations.facts`; users, channels and
-the like: `penstock.automations.resources`.
+`load` reads rule files into a `RuleSet`; `start` and `advance` lead a decision through the steps of its rule; `decide`
+is the one function that decides approvals. Facts and commands of firings are in `penstock.automations.facts`; users,
+channels and the like in `penstock.automations.resources`.
 """
 
 from penstock.automations.actions import ApproveStep, EmitStep, NotifyStep, RetryPolicy, RunStep, Step

@@ -141,8 +141,9 @@ def _problem(each: ErrorDetails, kind: Any, document: Document, path: Path) -> P
     if each["type"] == "template":
         context = each["ctx"]
         return document.problem((*path, *context.get("path", ())), context["reason"], context["hint"])
-    message, hint = _words(each, _named(path))
-    return document.problem(path, message, hint)
+    if path[-1:] == ("[key]",):  # pydantic's way to say that the key itself is at fault
+        return document.problem(path[:-1], *_words(each, _named(path[:-1])), at="key")
+    return document.problem(path, *_words(each, _named(path)))
 
 
 def _union(each: ErrorDetails, document: Document, path: Path) -> Problem:
@@ -190,6 +191,8 @@ def _words(each: ErrorDetails, name: str) -> tuple[str, str]:
             return f"{name} must be `true` or `false`, not {show(value)}", ""
         case "int_type" | "int_from_float" | "float_type":
             return f"{name} must be a{' whole' if kind != 'float_type' else ''} number, not {show(value)}", ""
+        case "tuple_type" if name in ("`event`", "`per`"):
+            return f"{name} must be text, or a list of texts, not {show(value)}", ""
         case "tuple_type" | "list_type":
             return f"{name} must be a list, not {show(value)}", "write each element on a line of its own, after a dash"
         case "model_type" | "dict_type" | "model_attributes_type":

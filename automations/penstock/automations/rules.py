@@ -99,6 +99,8 @@ def problems_of_broken(item: Any, document: Document, path: Path, around: Surrou
     if not isinstance(item, dict):
         return []
     when = salvage(models.When, item.get("when"))
+    if when is not None and when.within is None and "within" in item["when"]:
+        when = when.model_copy(update={"within": SECOND})  # told as malformed, so it is not missing
     problems = _trigger(when, document, (*path, "when"), around.defaults)[2] if when else []
     compiler = Compiler(document, known, frozenset(around.vars), around.defaults.retry)
     for section in ("then", "on_error"):
