@@ -54,13 +54,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One record to publish. `partition` wins over `key`; with neither the adapter chooses."""
+    """One record to publish. `partition` wins over `key`; with neither the adapter chooses.
+
+    timestamp: its append time, for topics stamped by the producer (whole milliseconds; none: now); others ignore it.
+    """
 
     topic: str
     value: bytes
     key: bytes | None = None
     partition: int | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp: Instant | None = None
 
 
 @dataclass(frozen=True, slots=True)

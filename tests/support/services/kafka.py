@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
@@ -55,6 +56,9 @@ class KafkaNode(Service):
         return f"127.0.0.1:{self._ports[self._number][0]}"
 
     def ready(self) -> bool:
+        with socket.socket() as probe:  # first without the client, which prints every refusal
+            if probe.connect_ex(("127.0.0.1", self._ports[self._number][0])):
+                return False
         return brokers(self.url) > 0
 
     def kill(self) -> None:
