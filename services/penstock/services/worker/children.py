@@ -8,9 +8,8 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import psutil
@@ -36,6 +35,7 @@ from penstock.services.worker.frames import (
     TaskFinished,
     encode,
 )
+from penstock.services.worker.running import OnLog, OnStarted, OnTask, Running, exit_reason
 
 _DRAIN = 0.25  # seconds for the rest of a dead child's output; a process that it forked may hold the pipe open
 
@@ -54,30 +54,6 @@ class ChildBusyError(ChildError):
 
 class ChildGoneError(ChildError):
     """A child has ended; start another one."""
-
-
-OnTask = Callable[[TaskFinished], Awaitable[None]]
-OnLog = Callable[[Log], None]
-OnStarted = Callable[[Started], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """The present run, seen from the parent."""
-
-    order: Execute
-    on_task: OnTask
-    on_log: OnLog
-    on_started: OnStarted
-    done: asyncio.Future[Finished]
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
-    journalling: set[asyncio.Task[None]] = field(default_factory=set)
-    killed_as: tuple[str, str] | None = None  # state and reason, when the parent ends it by force
-
-    def fail(self, error: BaseException) -> None:
-        """What the worker does for the run failed; the run must not go on."""
-        if not self.done.done():
-            self.done.set_exception(error)
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -102,7 +78,8 @@ class Child(asyncio.SubprocessProtocol):
         self._loaded: asyncio.Future[Loaded | None] = self._loop.create_future()
         self._exited = asyncio.Event()
         self._drained = asyncio.Event()
-        self._running: _Running | None = None
+        self._open = {1, 2}  # pipes that may still bring something
+        self._running: Running | None = None
         self._heard = time.monotonic()
         self._transport: asyncio.SubprocessTransport
         self._ending: asyncio.Task[None] | None = None
@@ -239,7 +216,8 @@ class Child(asyncio.SubprocessProtocol):
             self._force(self._running, "crashed", str(error))
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        if fd == 1:
+        self._open.discard(fd)
+        if not self._open:
             self._drained.set()
 
     def process_exited(self) -> None:
@@ -261,19 +239,19 @@ class Child(asyncio.SubprocessProtocol):
         if self._running is not None and not self._running.done.done():
             self._running.done.set_result(self._crashed(self._running))
 
-    def _crashed(self, running: _Running) -> Finished:
+    def _crashed(self, running: Running) -> Finished:
         state, error = running.killed_as or ("crashed", f"its process {exit_reason(self.returncode)} during the run")
         at = time.time_ns() // 1_000
         tail = "\n".join(self._last_lines) or None
         order = running.order
         return Finished(run_id=order.run_id, epoch=order.epoch, state=state, at=at, error=error, traceback=tail)
 
-    def _begin(self, order: Execute, on_task: OnTask, on_log: OnLog, on_started: OnStarted) -> _Running:
+    def _begin(self, order: Execute, on_task: OnTask, on_log: OnLog, on_started: OnStarted) -> Running:
         if self._running is not None:
             raise ChildBusyError(f"child {self.pid} has run {self._running.order.run_id}; it takes one at a time")
         if not self.alive:
             raise ChildGoneError(f"child {self.pid} {exit_reason(self.returncode)}; start another one")
-        running = _Running(order, on_task, on_log, on_started, self._loop.create_future())
+        running = Running(order, on_task, on_log, on_started, self._loop.create_future())
         self._running = running
         self._heard = time.monotonic()
         self._last_lines.clear()
@@ -281,7 +259,7 @@ class Child(asyncio.SubprocessProtocol):
         self._watch(running)
         return running
 
-    def _end(self, running: _Running) -> None:
+    def _end(self, running: Running) -> None:
         self._running = None
         self.runs += 1
         for timer in running.timers:
@@ -289,7 +267,7 @@ class Child(asyncio.SubprocessProtocol):
         for task in running.journalling:
             task.cancel()
 
-    def _watch(self, running: _Running) -> None:
+    def _watch(self, running: Running) -> None:
         """Kill a child that has gone silent; its own reading thread answers as long as the interpreter can run."""
         if running is not self._running:
             return
@@ -318,7 +296,7 @@ class Child(asyncio.SubprocessProtocol):
         elif isinstance(frame, Finished) and not running.done.done():
             running.done.set_result(frame)
 
-    async def _journal(self, running: _Running, frame: TaskFinished) -> None:
+    async def _journal(self, running: Running, frame: TaskFinished) -> None:
         try:
             await running.on_task(frame)
         except Exception as error:  # it is raised by `execute`, whatever it is
@@ -327,7 +305,7 @@ class Child(asyncio.SubprocessProtocol):
         else:
             self._send(Recorded(run_id=frame.run_id, call=frame.call))
 
-    def _note_started(self, running: _Running, frame: Started) -> None:
+    def _note_started(self, running: Running, frame: Started) -> None:
         flow = self.flows.get(running.order.flow)
         if flow is not None and flow.timeout is not None:
             told = f"it took longer than its timeout of {flow.timeout:g} s, could not be interrupted, and was killed"
@@ -358,7 +336,7 @@ class Child(asyncio.SubprocessProtocol):
             self._last_lines.append(text)
             self._tell(Log(run_id=run_id, at=time.time_ns() // 1_000, level="INFO", line=text))
 
-    def _force(self, running: _Running | None, state: str, reason: str) -> None:
+    def _force(self, running: Running | None, state: str, reason: str) -> None:
         if running is not None and running is self._running and running.killed_as is None:
             running.killed_as = state, reason
         self._kill()
@@ -383,14 +361,6 @@ class Child(asyncio.SubprocessProtocol):
         end = f"did not come up within {timeout:g} s" if self.alive else exit_reason(self.returncode)
         said = "".join(f"\n  {line}" for line in self._last_lines)
         raise ChildStartError(f"a child process {end} while it imported {', '.join(modules) or 'nothing'}{said}")
-
-
-def exit_reason(code: int | None) -> str:
-    """An exit code in words, to follow "the process"."""
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"exited with code {code}" + (" (os._exit?)" if code != 70 else "")
 
 
 def _ignore(_: object) -> None:
