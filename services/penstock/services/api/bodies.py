@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.types import Message, Receive
 
 from penstock.events.event import MAX_BODY
-from penstock.services.api.problems import Refusal
 
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
-    """The whole body, `limit` bytes at most.  Raises Refusal 413 as soon as it is known to be longer."""
+    """The whole body; refused with 413 as soon as it is known to be longer than `limit` bytes."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
+    return b"".join([part async for part in request.stream()])
+
+
+def bounded(receive: Receive, limit: int) -> Receive:
+    """`receive`, which refuses with 413 to give more than `limit` bytes of a body."""
+    size = 0
+
+    async def received() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
         if size > limit:
             raise _too_large(limit)
-        parts.append(part)
-    return b"".join(parts)
+        return message
+
+    return received
 
 
-def _too_large(limit: int) -> Refusal:
+def _too_large(limit: int) -> HTTPException:
+    # FastAPI lets this class alone through. The rest is never read, so the connection can serve nothing else.
     detail = f"the body is larger than {limit} bytes; send a reference to the data instead"
-    # The rest of the body is never read, so the connection cannot serve another request.
-    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"}, limit=limit)
+    return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, {"Connection": "close"})

@@ -8,13 +8,10 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.events import bus
 from penstock.events.bus import Outgoing
-from penstock.events.errors import InvalidEventError
-from penstock.events.event import Event, parse, refuse_reserved
+from penstock.events.codec import from_http, outgoing
 from penstock.services.api.bodies import read_body
 from penstock.services.api.guard import require
-from penstock.services.api.problems import invalid_event
 from penstock.services.api.state import api_of
 
 
@@ -28,14 +25,5 @@ async def post_events(request: Request) -> Response:
 
 
 def read_events(headers: Mapping[str, str], body: bytes) -> list[Outgoing]:
-    """The records of one request.  Raises Refusal 400 with the field, and in a batch the index, at fault."""
-    try:
-        return [outgoing(parse(body))]
-    except InvalidEventError as error:
-        raise invalid_event(error) from None
-
-
-def outgoing(event: Event) -> Outgoing:
-    """An event as the record that is published: structured, keyed by what orders it."""
-    refuse_reserved(event.type)
-    return Outgoing(bus.EVENTS, event.to_json(), event.ordering_key.encode())
+    """The records of one request.  Raises InvalidEventError with the field, and in a batch the index, at fault."""
+    return [outgoing(event) for event in from_http(headers, body)]

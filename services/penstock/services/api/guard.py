@@ -17,6 +17,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from penstock.events.event import MAX_BODY
+from penstock.services.api.bodies import bounded
 from penstock.services.api.keys import Identity, Role, digest, find_key
 from penstock.services.api.problems import Refusal, explain
 from penstock.services.api.sessions import cookie_name, find_session
@@ -25,6 +27,7 @@ from penstock.services.settings import Settings
 
 KEY_CACHE = 5.0  # seconds for which a key is believed without looking again: a revoked one works that much longer
 _KEYS_CACHED = 1_000
+RULES_BODY = 16 << 20  # bytes of all rule files in one request
 _PAGES = ("/approvals", "/sign-out")  # their forms carry the CSRF token as a field; the page checks it
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -70,7 +73,7 @@ class Guard:
             await _unknown(request)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
-        await self._app(scope, receive, send)
+        await self._app(scope, bounded(receive, _limit(scope["path"])), send)
 
     def _check_host(self, request: Request) -> None:
         """A foreign name that resolves to this machine (DNS rebinding) must not reach us through a browser."""
@@ -78,7 +81,7 @@ class Guard:
         if self._hosts is not None and host not in self._hosts:
             raise Refusal(
                 HTTPStatus.MISDIRECTED_REQUEST,
-                f"host {host!r} is not served here; use http://127.0.0.1, or set PENSTOCK_API_URL to the public address",
+                f"host {host!r} is not served here; set PENSTOCK_API_URL to our public address",
             )
 
     async def _identify(self, request: Request) -> Identity | None:
@@ -174,6 +177,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _limit(path: str) -> int:
+    return RULES_BODY if path.startswith("/api/") and path.endswith("/rules") else MAX_BODY
 
 
 def _host_name(header: str) -> str:

@@ -102,8 +102,11 @@ async def create_sign_in(database: Database, key_id: str, *, namespace: str, by:
     return token
 
 
-async def owner_sign_in(database: Database, settings: Settings) -> str | None:
-    """A one-time sign-in token for the owner, for whoever stands at the machine; None where there is no owner's key."""
+async def sign_in_link(database: Database, settings: Settings) -> str:
+    """The path of a one-time link for the owner, for whoever stands at the machine: "/sign-in?token=…".
+
+    Without an owner's key it is the page that says how to sign in.
+    """
     row = tables.api_key
     query = (
         sa.select(row.c.id)
@@ -114,5 +117,6 @@ async def owner_sign_in(database: Database, settings: Settings) -> str | None:
     async with database.read() as connection:
         key_id = (await connection.execute(query)).scalar()
     if key_id is None:
-        return None
-    return await create_sign_in(database, key_id, namespace=settings.namespace, by="system")
+        return "/sign-in"
+    token = await create_sign_in(database, key_id, namespace=settings.namespace, by="system")
+    return f"/sign-in?token={token}"

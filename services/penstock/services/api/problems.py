@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from penstock.events.errors import BusError, InvalidEventError, PenstockError
+from penstock.services.api.rendering import page
 from penstock.services.database import DatabaseUnavailableError, unavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -44,11 +45,11 @@ def not_found(kind: str, name: str) -> Refusal:
     return Refusal(HTTPStatus.NOT_FOUND, f"there is no {kind} {name!r} here")
 
 
-def invalid_event(error: InvalidEventError, *, index: int | None = None) -> Refusal:
-    """An event is refused; `field` and `index` say where."""
+def invalid_event(error: InvalidEventError) -> Refusal:
+    """An event is refused; `field`, and `index` in a batch, say where."""
     members: dict[str, Any] = {"field": error.field} if error.field else {}
-    if index is not None:
-        members["index"] = index
+    if error.index is not None:
+        members["index"] = error.index
     return Refusal(HTTPStatus.BAD_REQUEST, str(error), **members)
 
 
@@ -71,6 +72,16 @@ def explain(error: Exception) -> Refusal | None:
     return None
 
 
+def _answer(request: Request, refusal: Refusal) -> Response:
+    """For a person at the page as a page, for programs as a problem."""
+    if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+        return refusal.response()
+    title = HTTPStatus(refusal.status).phrase
+    found = page(request, "refusal.html", status=refusal.status, title=title, detail=refusal.detail)
+    found.headers.update(refusal.headers)
+    return found
+
+
 def install(app: FastAPI) -> None:
     """Make every error of `app` a problem."""
 
@@ -78,11 +89,11 @@ def install(app: FastAPI) -> None:
         found = explain(error)
         if found is None:
             raise error
-        return found.response()
+        return _answer(request, found)
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101 -- registered for this class only
-        return Refusal(error.status_code, str(error.detail), headers=error.headers).response()
+        return _answer(request, Refusal(error.status_code, str(error.detail), headers=error.headers))
 
     async def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only

@@ -13,6 +13,7 @@ import uvicorn
 from penstock.services.api.app import make_app
 from penstock.services.api.publishing import GroupPublisher
 from penstock.services.context import Context
+from penstock.services.rule_files import RulesWatcher
 from penstock.services.settings import Settings
 
 _GRACE = 5  # seconds for requests under way when the service is told to end
@@ -31,8 +32,10 @@ class ApiService:
         publisher = GroupPublisher(self._context.bus)
         listener = listen(self._context.settings)
         self.address = _address(listener)
-        server = _Server(make_app(self._context, publisher), started)
+        watcher = RulesWatcher(self._context)
+        server = _Server(make_app(self._context, publisher, watcher), started)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        watching = asyncio.create_task(watcher.run())
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
@@ -40,6 +43,8 @@ class ApiService:
             await serving
             raise
         finally:
+            watching.cancel()
+            await asyncio.wait([watching])
             listener.close()
             await publisher.close()
 

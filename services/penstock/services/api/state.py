@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from penstock.services.api.publishing import GroupPublisher
 from penstock.services.context import Context
+from penstock.services.rule_files import RulesWatcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Api:
 
     context: Context
     publisher: GroupPublisher
+    watcher: RulesWatcher
 
 
 def api_of(connection: HTTPConnection) -> Api:

@@ -1,0 +1,54 @@
+"""The command line: `penstock …`. A room per noun, imported when it is called, so that the help is fast."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from penstock.events.errors import PenstockError
+
+__all__ = ["app", "main"]
+
+# name: (room, which holds `app: typer.Typer`; what the help says)
+ROOMS: dict[str, tuple[str, str]] = {
+    "emit": ("penstock.services.cli.emit", "Send one event."),
+    "events": ("penstock.services.cli.events", "Follow events as they come: tail."),
+    "rules": ("penstock.services.cli.rules", "Check and apply rule files: check, apply."),
+    "approvals": ("penstock.services.cli.approvals", "See and decide approvals: list, approve, reject."),
+    "runs": ("penstock.services.cli.runs", "See runs of flows: list, show, logs."),
+    "dlq": ("penstock.services.cli.dlq", "See what could not be handled: list, show."),
+    "sign-in": ("penstock.services.cli.sign_in", "Print a one-time link that signs a browser in."),
+}
+
+app = typer.Typer(
+    help="Event-driven automation: events in, rules decide, flows run, people approve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _register(name: str, room: str, help_: str) -> None:
+    """A command that hands everything after its name to its room."""
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+
+    @app.command(name, help=help_, add_help_option=False, context_settings=settings)
+    def forward(context: typer.Context) -> None:
+        found: typer.Typer = import_module(room).app
+        found(args=context.args, prog_name=f"penstock {name}")
+
+
+for _name, (_room, _help) in ROOMS.items():
+    _register(_name, _room, _help)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 it did not work (one line says why), 2 wrong use."""
+    try:
+        app()
+    except PenstockError as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,33 @@
+"""`penstock dlq list|show`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=1_000)] = 50, as_json: Annotated[bool, typer.Option("--json")] = False
+) -> None:
+    """What could not be handled, newest first."""
+    from penstock.services.cli.client import connect
+    from penstock.services.cli.output import print_json, print_table
+
+    found = connect().get("dead-letters", limit=limit)["dead_letters"]
+    if as_json:
+        print_json(found)
+        return
+    print_table(found, ["id", "at", "origin", "reason"], empty="no dead letters")
+
+
+@app.command()
+def show(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """One dead letter with its body, as JSON."""
+    from penstock.services.cli.client import connect
+    from penstock.services.cli.output import print_json
+
+    print_json(connect().get(f"dead-letters/{id_}"))
