@@ -134,6 +134,39 @@ async def anaps():
         print("cleaned up")
 
 @flow
+def chatters(name: str):
+    print("napping")
+    while True:
+        print("line")
+        touch(name)
+
+@flow
+async def achatters(name: str):
+    print("napping")
+    while True:
+        print("line")
+        await atouch(name)
+
+@flow
+def leaves_a_caller(name: str):
+    def call_when_it_is_over():
+        ended.wait()
+        try:
+            touch(name)
+        except BaseException as error:
+            told.append(repr(error))
+        heard.set()
+    threading.Thread(target=contextvars.copy_context().run, args=(call_when_it_is_over,)).start()
+
+ended, heard, told = threading.Event(), threading.Event(), []
+
+@flow
+def asks_what_was_told() -> list[str]:
+    ended.set()
+    heard.wait()
+    return told
+
+@flow
 async def blocks_the_loop():
     print("napping")
     time.sleep(600)
@@ -446,6 +479,53 @@ async def interrupted(child: Child, flow: str, heard: Heard, act: Callable[[str]
     await asyncio.wait_for(heard.napping.wait(), 10)
     act(wanted.run_id)
     return await running
+
+
+@pytest.mark.parametrize("flow", ["chatters", "achatters"])
+async def test_a_run_cancelled_at_any_moment_ruins_neither_the_channel_nor_the_journal(
+    project: Path, flow: str
+) -> None:
+    async with a_child(project) as child:
+        for lines in range(0, 20, 2):
+            heard = Heard()
+            finished = await cancelled_after(child, order(flow, name=f"{lines}.txt"), heard, lines)
+            assert finished.state == "cancelled"
+            done = (
+                len((project / f"{lines}.txt").read_text().splitlines()) if (project / f"{lines}.txt").exists() else 0
+            )
+            assert len(heard.tasks) in (done, done - 1)  # the call that was cut short may have done its deed
+            assert value(await run(child, "reads-stdin")) == ""
+
+
+async def cancelled_after(child: Child, wanted: Execute, heard: Heard, lines: int) -> Finished:
+    """Cancel a run as soon as so many lines were heard of it."""
+
+    def on_log(line: Log) -> None:
+        heard.on_log(line)
+        if len(heard.logs) == lines + 1:
+            child.cancel(wanted.run_id)
+
+    return await asyncio.wait_for(child.execute(wanted, on_task=heard.on_task, on_log=on_log), 30)
+
+
+@pytest.mark.parametrize("flow", ["naps", "anaps"])
+async def test_a_run_cancelled_before_it_was_taken_up_ends(project: Path, flow: str) -> None:
+    async with a_child(project) as child:
+        wanted = order(flow)
+        running = asyncio.create_task(run(child, wanted))
+        while not child.busy:
+            await asyncio.sleep(0)
+        child.cancel(wanted.run_id)
+        assert (await running).state == "cancelled"
+        assert value(await run(child, "reads-stdin")) == ""
+
+
+async def test_a_thread_that_outlives_its_run_cannot_journal(child: Child, project: Path) -> None:
+    heard = Heard()
+    assert (await run(child, "leaves-a-caller", heard, name="a.txt")).state == "completed"
+    [told] = value(await run(child, "asks-what-was-told", heard))
+    assert told.startswith("NotInRunError")
+    assert heard.tasks == []
 
 
 async def test_cancelling_another_run_changes_nothing(child: Child) -> None:

@@ -37,6 +37,7 @@ from penstock.services.worker.frames import (
 )
 from penstock.services.worker.running import OnLog, OnStarted, OnTask, Running, exit_reason
 
+_SECOND_LOOK = 0.25  # seconds
 _DRAIN = 0.25  # seconds for the rest of a dead child's output; a process that it forked may hold the pipe open
 
 
@@ -262,21 +263,22 @@ class Child(asyncio.SubprocessProtocol):
     def _end(self, running: Running) -> None:
         self._running = None
         self.runs += 1
-        for timer in running.timers:
-            timer.cancel()
+        for timer in (*running.timers, running.watch):
+            if timer is not None:
+                timer.cancel()
         for task in running.journalling:
             task.cancel()
 
-    def _watch(self, running: Running) -> None:
-        """Kill a child that has gone silent; its own reading thread answers as long as the interpreter can run."""
-        if running is not self._running:
-            return
-        if self.silent_for() > self._silence:
+    def _watch(self, running: Running, suspected: bool = False) -> None:
+        """Kill a child that has gone silent; its own threads give signs of life as long as the interpreter can run."""
+        left = self._silence - self.silent_for()
+        if left < 0 and suspected:
             told = f"its process gave no sign of life for {self._silence:g} s (blocked interpreter?) and was killed"
             self._force(running, "crashed", told)
             return
-        timer = self._loop.call_later(max(self._silence - self.silent_for(), 0.01) + 0.01, self._watch, running)
-        running.timers = [each for each in running.timers if each.when() > self._loop.time()] + [timer]
+        # Looked at twice: a worker that was itself stopped and continued has first to read what came meanwhile.
+        wait = left + 0.01 if left > 0 else _SECOND_LOOK
+        running.watch = self._loop.call_later(wait, self._watch, running, left < 0)
 
     def _take(self, frame: FromChild) -> None:
         running = self._running
@@ -337,7 +339,9 @@ class Child(asyncio.SubprocessProtocol):
             self._tell(Log(run_id=run_id, at=time.time_ns() // 1_000, level="INFO", line=text))
 
     def _force(self, running: Running | None, state: str, reason: str) -> None:
-        if running is not None and running is self._running and running.killed_as is None:
+        if running is not self._running:
+            return  # that run has ended; the child may have another one
+        if running is not None and running.killed_as is None:
             running.killed_as = state, reason
         self._kill()
 

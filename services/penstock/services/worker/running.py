@@ -24,6 +24,7 @@ class Running:
     on_started: OnStarted
     done: asyncio.Future[Finished]
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    watch: asyncio.TimerHandle | None = None
     journalling: set[asyncio.Task[None]] = field(default_factory=set)
     killed_as: tuple[str, str] | None = None  # state and reason, when the parent ends it by force
 
