@@ -1,9 +1,10 @@
-"""Publishing to Redis streams: each round is a transaction, appended as a whole or not at all."""
+"""Publishing to Redis streams, in transactions: each is appended as a whole or not at all."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -15,7 +16,7 @@ from penstock.services.bus.partitioning import choose_partition
 from penstock.services.bus.redis_link import UNREACHABLE, persist
 from penstock.services.bus.redis_streams import StoredTopic, stream_key, to_entry
 
-_ROUND = 2_000  # records; the server does nothing else meanwhile
+_ROUND = 2_000  # records in a transaction; the server does nothing else meanwhile
 _KNOWN_FOR = 5.0  # seconds that a topic's description is trusted
 
 
@@ -63,7 +64,9 @@ class RedisPublisher:
         try:
             if self._connection is None:
                 await self._begin_afresh()
-            await self._append(round_)
+            entries = self._entries(round_)
+            for at in range(0, len(entries), _ROUND):
+                await self._append(entries[at : at + _ROUND])
         except UNREACHABLE as error:
             self._broken, self._connection = self._connection or self._broken, None
             raise BusUnavailableError(f"Redis did not acknowledge ({error!r}); take the records as not sent") from error
@@ -71,14 +74,19 @@ class RedisPublisher:
             raise BusError(f"Redis did not take the records: {error}") from error
         return {}
 
-    async def _append(self, round_: Round) -> None:
+    def _entries(self, round_: Round) -> list[tuple[str, dict[Any, Any]]]:
         now = time.time_ns() // 1_000
+        entries: list[tuple[str, dict[Any, Any]]] = []
+        for where, records in round_.items():
+            key = stream_key(self._prefix, where)
+            stamp = now if self._topics[where.topic][0].stamped_by_producer else None
+            entries += [(key, to_entry(record, stamp)) for record in records]
+        return entries
+
+    async def _append(self, entries: Sequence[tuple[str, dict[Any, Any]]]) -> None:
         async with self._redis.pipeline(transaction=True) as pipe:
-            for where, records in round_.items():
-                key = stream_key(self._prefix, where)
-                stamp = now if self._topics[where.topic][0].stamped_by_producer else None
-                for record in records:
-                    pipe.xadd(key, to_entry(record, stamp))
+            for key, fields in entries:
+                pipe.xadd(key, fields)
             await pipe.execute()
 
     async def _begin_afresh(self) -> None:
