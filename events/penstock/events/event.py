@@ -84,7 +84,12 @@ class Event(BaseModel):
     JSON. Other keyword arguments are CloudEvents extension attributes: lower-case letters and digits, scalar values.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        strict=True,
+        ser_json_inf_nan="constants",  # else NaN would become null unseen; `encode_mapping` refuses it
+    )
 
     specversion: Literal["1.0"] = "1.0"
     id: Text = Field(default_factory=new_id)

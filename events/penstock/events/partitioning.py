@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 from aiokafka.partitioner import murmur2
@@ -32,9 +33,9 @@ def redis_stream(prefix: str, topic: str, partition: int) -> str:
     return f"{prefix}{topic}:{partition}"
 
 
-def redis_entry(record: Outgoing) -> dict[str | bytes, bytes | str | int | float]:
+def redis_entry(record: Outgoing) -> dict[Any, Any]:
     """The fields of a record's entry; the server's clock stamps it."""
-    fields: dict[str | bytes, bytes | str | int | float] = {"value": record.value}
+    fields: dict[Any, Any] = {"value": record.value}
     if record.key is not None:
         fields["key"] = record.key
     if record.headers:
@@ -42,7 +43,7 @@ def redis_entry(record: Outgoing) -> dict[str | bytes, bytes | str | int | float
     return fields
 
 
-def redis_partitions(topic: str, description: bytes | None) -> int:
+def redis_partitions(topic: str, description: bytes | str | None) -> int:
     """How many partitions a topic has, from what stands at its key.  Raises BusError where it is no topic."""
     if description is None:
         raise BusError(f"there is no topic {topic!r} on this bus; is Penstock running on it?")
