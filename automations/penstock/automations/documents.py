@@ -94,6 +94,10 @@ def _syntax(file: str, error: MarkedYAMLError) -> Problem:
     reason = ", ".join(" ".join(str(part).split()) for part in (error.context, error.problem) if part)
     if "found character '\\t'" in reason:
         return Problem(file, line, column, "a tab where YAML allows only spaces", "indent with spaces")
+    if found := re.search(r"undefined alias '(.*)'", reason):
+        return Problem(
+            file, line, column, f"`*{found[1]}` is read as a reference to another value", f"quote it: '*{found[1]}'"
+        )
     if "expected a single document" in reason:
         return Problem(file, line, column, "a second document (`---`) in one file", "put it into a file of its own")
     return Problem(

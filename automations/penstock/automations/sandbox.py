@@ -48,6 +48,7 @@ _TESTS = _words(
     "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le lessthan lower lt"
     " mapping ne none number odd sequence string true undefined upper == != < <= > >="
 )
+_SPECIAL = _words("self super caller varargs kwargs")  # Jinja's own names, which reach into the template
 _METHODS: dict[type, frozenset[str]] = {
     dict: _words("get items keys values"),
     str: _words(
@@ -116,6 +117,8 @@ def forbidden(tree: nodes.Template) -> str:
             return (
                 f"`{{% {'set' if name.startswith('assign') else name} %}}` cannot be used here; only `if` and `for` can"
             )
+        if isinstance(node, nodes.Name) and node.name in _SPECIAL:
+            return f"there is no variable `{node.name}` here"
         if isinstance(node, nodes.For) and node.recursive:
             return "a loop cannot be `recursive`"
     return ""
