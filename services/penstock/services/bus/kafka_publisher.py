@@ -16,8 +16,8 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, UnknownTopicOr
 
 from penstock.events.bus import Outgoing, TopicPartition
 from penstock.events.errors import BusError, BusUnavailableError
+from penstock.events.partitioning import choose_partition
 from penstock.services.bus.gathering import Addressed, Failures, Gatherer, Round
-from penstock.services.bus.partitioning import choose_partition
 
 DELIVER_WITHIN = 15.0  # seconds until a record that is not acknowledged counts as failed
 CONNECT_WITHIN = 10.0  # seconds

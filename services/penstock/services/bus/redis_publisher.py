@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 
 from penstock.events.bus import Outgoing, TopicPartition
 from penstock.events.errors import BusError, BusUnavailableError
+from penstock.events.partitioning import choose_partition
 from penstock.services.bus.gathering import Addressed, Failures, Gatherer, Round
-from penstock.services.bus.partitioning import choose_partition
 from penstock.services.bus.redis_link import UNREACHABLE, persist
 from penstock.services.bus.redis_streams import StoredTopic, stream_key, to_entry
 

@@ -19,6 +19,7 @@ import msgspec
 from penstock.events.bus import Outgoing, Record, Topic, TopicPartition
 from penstock.events.errors import BusError
 from penstock.events.instants import MILLISECOND, Instant
+from penstock.events.partitioning import redis_entry, redis_stream
 
 SEQUENCE_BITS = 20
 _SEQUENCE = (1 << SEQUENCE_BITS) - 1
@@ -57,7 +58,7 @@ class StoredTopic:
 
 def stream_key(prefix: str, partition: TopicPartition) -> str:
     """Where its entries are."""
-    return f"{prefix}{partition.topic}:{partition.partition}"
+    return redis_stream(prefix, partition.topic, partition.partition)
 
 
 def start_key(prefix: str, partition: TopicPartition) -> str:
@@ -91,11 +92,7 @@ def mark(position: int) -> str:
 
 def to_entry(record: Outgoing, now: Instant | None) -> dict[Any, Any]:
     """The fields of an entry.  now: the append time where the producer sets it and the record names none."""
-    fields: dict[Any, Any] = {"value": record.value}  # as redis-py types it: invariant, over ten types
-    if record.key is not None:
-        fields["key"] = record.key
-    if record.headers:
-        fields["headers"] = msgspec.msgpack.encode(record.headers)
+    fields = redis_entry(record)
     if now is not None:
         fields["at"] = now if record.timestamp is None else record.timestamp
     return fields
