@@ -21,10 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.automations.facts import RunEnded
 from penstock.events.bus import Outgoing, runs_topic
 from penstock.events.errors import PenstockError
 from penstock.events.ids import derived_id
@@ -32,7 +34,7 @@ from penstock.events.instants import Instant
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State, can_become
 from penstock.services.database import StaleEpochError, clock
-from penstock.services.database.records import publish_later, service_lane, system_event
+from penstock.services.database.records import publish_later, service_lane, system_event, tell_firing
 from penstock.services.database.tables import journal, run, run_event, run_log
 
 FORMAT = 1
@@ -128,14 +130,16 @@ async def change_state(
     *,
     detail: str = "",
     actor: str = "system",
-    told: Mapping[str, Any] | None = None,
+    goes_on: bool = False,
     **columns: Any,
 ) -> sa.RowMapping:
     """Put a run into another state: its row, one `run_event`, one event.  Returns the run's row as events tell it.
 
     epoch: the claim's; None for an operator, whose change ends whatever claim there is (the epoch is raised).
-    told: added to the event's data.  columns: written with it, e.g. `result`, or `due_at` as an SQL expression.
-    A run that is not running has no worker and no lease.  Raises StaleEpochError, TransitionError, RunNotFoundError.
+    goes_on: this final state is not the end, the caller has it retried in the same transaction.
+    columns: written with it, e.g. `result`, or `due_at` as an SQL expression.
+    A run that is not running has no worker and no lease. An end is a fact for the firing that waits for it.
+    Raises StaleEpochError, TransitionError, RunNotFoundError.
     """
     values = {"state": new.value, "seq": run.c.seq + 1} | _stamps(new) | columns
     where = [run.c.id == run_id, run.c.state.in_(_BEFORE[new])]
@@ -148,12 +152,9 @@ async def change_state(
     row = changed.mappings().first()
     if row is None:
         raise await _refused(connection, run_id, epoch, new)
-    event = {"run_id": run_id, "seq": row["seq"], "namespace": row["namespace"], "state": new.value, "actor": actor}
-    await connection.execute(
-        sa.insert(run_event), [event | {"detail": clean(detail), "epoch": row["epoch"], "at": row["now"]}]
-    )
-    record = _told(dict(row), row["now"], **({"detail": clean(detail)} if detail else {}), **(told or {}))
-    await publish_later(connection, service_lane(run_id), [record])
+    await _tell_change(connection, row, clean(detail), actor, goes_on=goes_on)
+    if new.is_final and not goes_on and row["report"]:
+        await _tell_end(connection, row, columns.get("result"))
     return row
 
 
@@ -236,6 +237,25 @@ def _stamps(new: State) -> dict[str, Any]:
     if new is State.RUNNING:
         return {"started": sa.func.coalesce(run.c.started, clock.now()), "ended": None}
     return {"worker": None, "lease_until": 0, "ended": clock.now() if new.is_final else None}
+
+
+async def _tell_change(
+    connection: AsyncConnection, row: sa.RowMapping, detail: str, actor: str, *, goes_on: bool
+) -> None:
+    same = {"run_id": row["id"], "detail": detail, "actor": actor, "at": row["now"]}
+    kept = {name: row[name] for name in ("seq", "namespace", "state", "epoch")}
+    await connection.execute(sa.insert(run_event), [same | kept])
+    more: dict[str, Any] = {"detail": detail} if detail else {}
+    if State(row["state"]).is_final:
+        more["final"] = not goes_on
+    await publish_later(connection, service_lane(row["id"]), [_told(dict(row), row["now"], **more)])
+
+
+async def _tell_end(connection: AsyncConnection, row: sa.RowMapping, result: str | None) -> None:
+    """The fact that a firing with `wait: completed` waits for."""
+    fact = RunEnded(step=row["step"], state=row["state"], result=json.loads(result) if result else None)
+    body = msgspec.json.encode(fact)
+    await tell_firing(connection, namespace=row["namespace"], firing_id=row["firing_id"], lane=row["lane"], fact=body)
 
 
 def _told(row: Mapping[str, Any], at: Instant, **more: Any) -> Outgoing:

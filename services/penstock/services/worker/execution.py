@@ -1,0 +1,279 @@
+"""One claimed run, from the claim to its end: limits, the child, the journal, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.automations.secrets import UnknownSecretError
+from penstock.events.errors import PenstockError
+from penstock.events.instants import microseconds
+from penstock.flows.journal import TaskCall
+from penstock.flows.states import State
+from penstock.services.backoff import Backoff
+from penstock.services.database import Database, StaleEpochError, clock, unavailable
+from penstock.services.database.records import publish_later, service_lane, system_event
+from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
+from penstock.services.runs import LogLine, TransitionError, change_state, clean, record_calls, write_logs
+from penstock.services.worker.children import Child
+from penstock.services.worker.claims import ClaimedRun, give_back
+from penstock.services.worker.frames import Execute, Finished, FlowInfo, Log, TaskFinished
+from penstock.services.worker.logs import LogBatch
+from penstock.services.worker.outcome import Outcome, judge
+from penstock.services.worker.secrecy import Secrecy
+
+TRY_AGAIN = timedelta(seconds=1)  # until a limit is asked for again that could not be checked
+_DATABASE_AWAY = Backoff(attempts=2**31, cap=timedelta(seconds=2))  # until the lease is lost
+
+_log = structlog.get_logger()
+Result = TypeVar("Result")
+
+
+class RunLostError(PenstockError):
+    """The run is not ours any more; nothing more may be written for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """What the executions of one worker share.
+
+    changed: called after each commit that left something to publish.  due_in: called when a run is due after a wait.
+    """
+
+    database: Database
+    limits: Limits
+    actor: str
+    attempts: int
+    changed: Callable[[], None]
+    due_in: Callable[[timedelta], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """The limits that a run passes before it begins.  unknown: names that no rule file has (yet)."""
+
+    limits: tuple[LimitSpec, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.limits or self.unknown)
+
+
+class Execution:
+    """Carries out one run in one child. `lose` and `hand_back` may be called at any time, from the loop."""
+
+    def __init__(self, shop: Shop, claimed: ClaimedRun, flow: FlowInfo, child: Child, passing: Passing) -> None:
+        """A run that passes no limits is in state running already."""
+        self._shop, self.claimed, self._flow, self._child = shop, claimed, flow, child
+        self._passing = passing
+        self._lost = asyncio.Event()
+        self._handing_back = False
+        self._logs = LogBatch(self._write_logs)
+        self._secrecy: Secrecy | None = None
+
+    async def run(self) -> None:
+        """Returns when the run has ended, waits, or is not ours any more."""
+        try:
+            await self._run()
+        except (StaleEpochError, RunLostError, TransitionError) as error:
+            _log.warning("run.lost", run=self.claimed.id, epoch=self.claimed.epoch, reason=str(error))
+            if self._child.busy:
+                await self._child.kill()
+
+    def lose(self, reason: str) -> None:
+        """Somebody else may have the run from now on: end its process, write nothing more."""
+        _log.warning("run.losing", run=self.claimed.id, epoch=self.claimed.epoch, reason=reason)
+        self._lost.set()
+        self._kill()
+
+    def hand_back(self) -> None:
+        """Stop here; another worker goes on from the journal."""
+        self._handing_back = True
+        self._kill()
+
+    async def _run(self) -> None:
+        if self._passing and not await self._begin():
+            return
+        try:
+            self._secrecy = Secrecy(self.claimed.parameters, self.claimed.nonce, os.environ)
+        except UnknownSecretError as error:
+            await self._end(Outcome(State.FAILED), b"null", str(error))
+            return
+        try:
+            finished = await self._execute(self._secrecy)
+        except BaseException:
+            self._logs.abandon()
+            raise
+        await self._logs.close()
+        await self._settle(finished, self._secrecy)
+
+    async def _begin(self) -> bool:
+        """Pass the limits and become running, or be parked."""
+        if self._passing.unknown:  # waiting is safe, and shown; going on without the limit could not be taken back
+            missing = ", ".join(self._passing.unknown)
+            await self._park(
+                TRY_AGAIN, missing, f"waits for limit {missing}, which no rule file defines under `limits:`"
+            )
+            return False
+        try:
+            taken = await self._shop.limits.take(self._passing.limits, holder=self.claimed.id)
+        except LimitsUnavailableError as error:
+            await self._park(TRY_AGAIN, ", ".join(error.names), str(error))
+            return False
+        if not taken.allowed:
+            await self._park(taken.wait, taken.limit, f"waits for limit {taken.limit}")
+            return False
+        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor))
+        return True
+
+    async def _park(self, wait: timedelta, limit: str, detail: str) -> None:
+        """Wait without a process. One event for the parking, however often it is lengthened."""
+
+        async def park(connection: AsyncConnection) -> None:
+            actor = self._shop.actor
+            if await give_back(connection, self.claimed, State.WAITING, wait=wait, detail=detail, actor=actor):
+                await _tell_limit(connection, self.claimed, limit, wait)
+
+        await self._write(park)
+        self._shop.due_in(wait)
+
+    async def _execute(self, secrecy: Secrecy) -> Finished:
+        claimed = self.claimed
+        order = Execute(
+            run_id=claimed.id,
+            epoch=claimed.epoch,
+            flow=claimed.flow,
+            parameters=secrecy.parameters,
+            journal={key: secrecy.uncover(result) for key, result in claimed.recorded.items()},
+            attempt=claimed.tries,
+            namespace=claimed.namespace,
+            correlationid=claimed.correlationid,
+            causationid=claimed.causationid,
+            traceparent=claimed.traceparent,
+            hops=claimed.hops,
+        )
+        self._check_ours()
+        if self._handing_back or not self._child.alive:
+            error = "its process ended before the run began"
+            return Finished(run_id=claimed.id, epoch=claimed.epoch, state="crashed", at=0, error=error)
+        return await self._child.execute(order, on_task=self._journal, on_log=self._take_line)
+
+    def _take_line(self, line: Log) -> None:
+        assert self._secrecy is not None  # noqa: S101 -- set before the child is given the run
+        self._logs.add(LogLine(line.at, line.level, self._secrecy.mask(line.line)))
+
+    async def _journal(self, task: TaskFinished) -> None:
+        assert self._secrecy is not None  # noqa: S101 -- as above
+        call = TaskCall(
+            task.call,
+            task.parent,
+            task.name,
+            State(task.state),
+            self._secrecy.cover(task.result),
+            task.started,
+            task.ended,
+            None if task.error is None else self._secrecy.mask(task.error),
+        )
+        await self._write(lambda connection: record_calls(connection, self.claimed.id, self.claimed.epoch, [call]))
+
+    async def _write_logs(self, lines: Sequence[LogLine]) -> None:
+        await self._write(lambda connection: write_logs(connection, self.claimed.id, self.claimed.epoch, lines))
+
+    async def _settle(self, finished: Finished, secrecy: Secrecy) -> None:
+        """Write how the try ended, and what follows."""
+        self._check_ours()
+        if self._handing_back and finished.state == State.CRASHED:
+            await self._write(lambda connection: hand_back(connection, self.claimed, self._shop.actor))
+            return
+        if finished.traceback:
+            lines = [LogLine(finished.at, "ERROR", secrecy.mask(line)) for line in finished.traceback.splitlines()]
+            await self._write_logs(lines)
+        outcome = judge(finished, self._flow, self.claimed, self._shop.attempts, random.random())
+        error = None if finished.error is None else clean(secrecy.mask(finished.error))
+        await self._end(outcome, secrecy.cover(finished.result), error)
+
+    async def _end(self, outcome: Outcome, result: bytes, error: str | None) -> None:
+        await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, self._shop.actor))
+        if outcome.wait is not None:
+            self._shop.due_in(outcome.wait)
+
+    async def _write(self, operation: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Write, and write again while the database is away and the run is still ours."""
+        failures = 0
+        while True:
+            self._check_ours()
+            try:
+                result = await self._shop.database.write(operation)
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                failures += 1
+                _log.warning("run.database_away", run=self.claimed.id, failures=failures, error=str(error))
+            else:
+                self._shop.changed()
+                return result
+            await asyncio.sleep(_DATABASE_AWAY.pause(failures).total_seconds())
+
+    def _check_ours(self) -> None:
+        if self._lost.is_set():
+            raise RunLostError(f"run {self.claimed.id} is not ours any more; another worker goes on from its journal")
+
+    def _kill(self) -> None:
+        if self._child.busy:
+            self._killing = asyncio.create_task(self._child.kill())
+
+
+async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
+    """The run's code is about to begin."""
+    detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
+    await change_state(connection, claimed.id, claimed.epoch, State.RUNNING, detail=detail, actor=actor)
+
+
+async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
+    """The run waits for another worker."""
+    await give_back(connection, claimed, State.PENDING, detail="handed back: its worker stops", actor=actor)
+
+
+async def settle(
+    connection: AsyncConnection, claimed: ClaimedRun, outcome: Outcome, result: bytes, error: str | None, actor: str
+) -> None:
+    """Write how a try ended: for good, or until it is tried again."""
+    run_id, epoch, detail = claimed.id, claimed.epoch, error or ""
+    if outcome.wait is None:
+        body = result.decode() if outcome.state is State.COMPLETED else None
+        await change_state(
+            connection, run_id, epoch, outcome.state, detail=detail, actor=actor, result=body, error=error
+        )
+    elif outcome.crashed_and_goes_on:
+        await change_state(
+            connection, run_id, epoch, State.CRASHED, detail=detail, actor=actor, error=error, goes_on=True
+        )
+        due = clock.now() + microseconds(outcome.wait)
+        await change_state(connection, run_id, epoch, State.RETRYING, actor=actor, due_at=due)
+    else:
+        more = {"retries": claimed.retries + 1, "error": error}
+        await give_back(connection, claimed, State.RETRYING, wait=outcome.wait, detail=detail, actor=actor, **more)
+
+
+async def _tell_limit(connection: AsyncConnection, claimed: ClaimedRun, limit: str, wait: timedelta) -> None:
+    event = system_event(
+        "penstock.limit.reached",
+        subject=f"limit/{limit}",
+        data={"limit": limit, "run": claimed.id, "flow": claimed.flow, "wait_seconds": wait.total_seconds()},
+        at=(await connection.execute(sa.select(clock.now()))).scalar_one(),
+        namespace=claimed.namespace,
+        correlationid=claimed.correlationid,
+        causationid=claimed.causationid,
+        traceparent=claimed.traceparent,
+        hops=claimed.hops,
+    )
+    await publish_later(connection, service_lane(claimed.id), [event])

@@ -1,0 +1,260 @@
+"""The worker service: wakes up, claims as many runs as it has free children, and sees each to its end.
+
+Formats: a wake-up is read for no more than that it came, so a record of a newer format (`v`, unknown fields) wakes as
+well as one of today's; rows say themselves which worker can run them (`runs`, Formats).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.events.bus import runs_topic
+from penstock.flows.states import State
+from penstock.services import hints
+from penstock.services.context import Context
+from penstock.services.limits import Limits, LimitSpec
+from penstock.services.messaging import Messaging
+from penstock.services.worker.children import Child
+from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
+from penstock.services.worker.crew import Crew
+from penstock.services.worker.execution import Execution, Passing, Shop, begin
+from penstock.services.worker.frames import Log
+from penstock.services.worker.leases import Leases
+from penstock.services.worker.presence import Presence, tried
+
+# Not for the processes of users' code.
+_WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
+_LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds.  sweep: between looks for runs whose wake-up was lost.  drain: for runs to end when the worker stops."""
+
+    sweep: float = 1.0
+    drain: float = 5.0
+
+
+class WorkerService:
+    """One worker of the pool and namespace of its settings."""
+
+    def __init__(self, context: Context, pace: Pace | None = None) -> None:
+        settings = context.settings
+        self._context, self._pace = context, pace or Pace()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._unpublished = asyncio.Event()
+        self._running: dict[tuple[str, int], tuple[Execution, asyncio.Task[None]]] = {}
+        self._returning: set[asyncio.Task[bool]] = set()
+        self._presence = Presence(context)
+        self._crew = Crew(self._start_child, settings.concurrency, changed=self._wake.set, loaded=self._presence.take)
+        self._leases = Leases(settings.run_lease, self._renew)
+        self._shop = Shop(
+            context.database,
+            Limits(context.redis, settings.namespace),
+            f"worker/{context.instance}",
+            settings.run_attempts,
+            changed=self._unpublished.set,
+            due_in=self._look_in,
+        )
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Work until cancelled; then take nothing new, let runs end for some seconds, and hand back the others."""
+        settings = self._context.settings
+        messaging = Messaging(
+            settings.bus_url, self._context.bus, instance=self._context.instance, namespace=settings.namespace
+        )
+        messaging.on(runs_topic(settings.pool), "penstock.workers", self._on_wake_up)
+        keeping = _start(self._leases.run(), self._publish(), self._crew.run() if settings.flows else self._idle())
+        taking = _start(self._presence.run())
+        claiming: list[asyncio.Task[None]] = []
+        self._stopping = False
+        try:
+            await _until([*keeping, *taking], self._prepare(messaging))
+            taking += _start(self._sweep())
+            claiming += _start(self._claim_until_stopped())
+            started()
+            await _until([*keeping, *taking, *claiming], asyncio.Event().wait())
+        finally:
+            await _cancel(taking)
+            await self._stop_claiming(claiming)
+            await messaging.stop()
+            await self._drain()
+            await _cancel(keeping)
+            await self._crew.stop()
+            await self._presence.leave()
+
+    async def _prepare(self, messaging: Messaging) -> None:
+        """What has to be there before the first claim: flows, the rules with their limits, the way to be woken."""
+        await self._presence.registered.wait()
+        while True:
+            if await tried("worker.waiting_for_rules", self._context.rulebook.refresh):
+                break
+            await asyncio.sleep(self._pace.sweep)
+        await messaging.start()
+
+    async def _idle(self) -> None:
+        """Without flows (PENSTOCK_FLOWS is empty) there is nothing to run, which is no error."""
+        self._presence.take({}, [])
+        await asyncio.Event().wait()
+
+    # Waking up and claiming.
+
+    async def _on_wake_up(self, value: bytes) -> None:
+        self._wake.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._context.hints.wait(hints.RUNS, self._pace.sweep)
+            self._wake.set()
+
+    async def _claim_until_stopped(self) -> None:
+        while not self._stopping:
+            await self._wake.wait()
+            self._wake.clear()
+            if not await tried("worker.cannot_claim", self._claim_all):
+                await asyncio.sleep(self._pace.sweep)
+
+    async def _claim_all(self) -> None:
+        while self._may_claim() and await self._claim_some():
+            pass
+
+    def _may_claim(self) -> bool:
+        return not self._stopping and bool(self._presence.flows) and self._crew.free > 0
+
+    async def _stop_claiming(self, claiming: list[asyncio.Task[None]]) -> None:
+        """A claim in hand is finished: cut off, it might be committed without anybody who knows of it."""
+        self._stopping = True
+        self._wake.set()
+        if claiming:
+            await asyncio.wait(claiming, timeout=_LAST_CLAIM)
+            await _cancel(claiming)
+
+    async def _claim_some(self) -> bool:
+        """Claim for the free children.  Returns whether there may be more that are due."""
+        since = asyncio.get_running_loop().time()
+        passing: dict[str, Passing] = {}
+        async with self._context.database.begin() as connection:
+            given = await claim(connection, self._claimer(), self._crew.free)
+            for claimed in given.claimed:
+                passing[claimed.id] = self._passing(claimed)
+                if not passing[claimed.id]:  # nothing to wait for: one commit instead of two
+                    await begin(connection, claimed, self._shop.actor)
+        for claimed in given.claimed:
+            self._execute(claimed, passing[claimed.id], since)
+        if given.claimed or given.crashed:
+            self._unpublished.set()
+        return given.more
+
+    def _claimer(self) -> Claimer:
+        settings = self._context.settings
+        flows = tuple(sorted(self._presence.flows))
+        return Claimer(
+            self._context.instance, settings.namespace, settings.pool, flows, settings.run_lease, settings.run_attempts
+        )
+
+    def _passing(self, claimed: ClaimedRun) -> Passing:
+        """The limits that the run and its flow name."""
+        known = self._context.rulebook.current.rules.limits
+        names = dict.fromkeys((*claimed.limits, *self._presence.flows[claimed.flow].limits))
+        found = {name: known.get((claimed.namespace, name)) for name in names}
+        limits = tuple(LimitSpec.of(limit) for limit in found.values() if limit is not None)
+        return Passing(limits, tuple(name for name, limit in found.items() if limit is None))
+
+    def _look_in(self, wait: timedelta) -> None:
+        """Look again when a run of ours is due, not only at the next sweep."""
+        asyncio.get_running_loop().call_later(wait.total_seconds(), self._wake.set)
+
+    # Carrying out.
+
+    def _execute(self, claimed: ClaimedRun, passing: Passing, since: float) -> None:
+        child = self._crew.take()
+        if child is None:  # it died while we claimed
+            returning = asyncio.create_task(self._return(claimed))
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+            return
+        execution = Execution(self._shop, claimed, self._presence.flows[claimed.flow], child, passing)
+        self._leases.hold(claimed.id, claimed.epoch, since, execution.lose)
+        task = asyncio.create_task(self._see_through(execution, claimed, child))
+        self._running[claimed.id, claimed.epoch] = execution, task
+
+    async def _see_through(self, execution: Execution, claimed: ClaimedRun, child: Child) -> None:
+        try:
+            await execution.run()
+        except Exception:  # a fault of ours in one run must not end the others; its lease will, and it is taken over
+            _log.exception("run.not_seen_through", run=claimed.id)
+            await child.kill()
+        finally:
+            self._running.pop((claimed.id, claimed.epoch), None)
+            self._leases.release(claimed.id, claimed.epoch)
+            self._crew.put_back(child)
+
+    async def _return(self, claimed: ClaimedRun) -> bool:
+        async def write(connection: AsyncConnection) -> None:
+            await give_back(connection, claimed, State.PENDING, actor=self._shop.actor)
+
+        return await tried("worker.claim_not_returned", lambda: self._context.database.write(write))
+
+    async def _renew(self, held: Mapping[str, int]) -> set[str]:
+        name, lease = self._context.instance, self._context.settings.run_lease
+        return await self._context.database.write(lambda connection: renew(connection, name, lease, held))
+
+    async def _publish(self) -> None:
+        """Tell the engines that there is something to relay; what comes meanwhile is told with the next."""
+        while True:
+            await self._unpublished.wait()
+            self._unpublished.clear()
+            await self._context.hints.give(hints.OUTBOX, hints.FACTS)
+
+    async def _drain(self) -> None:
+        """Let runs end, then hand back those that have not."""
+        tasks = [task for _, task in self._running.values()]
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=self._pace.drain)
+        for execution, _ in [*self._running.values()]:
+            execution.hand_back()
+        _, late = await asyncio.wait(tasks, timeout=5.0)
+        await _cancel(late)  # the database is away: the leases will end
+
+    async def _start_child(self) -> Child:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
+        return await Child.start(self._context.settings.flows, env=environment, on_log=_tell_outside)
+
+
+def _tell_outside(line: Log) -> None:
+    """What users' modules print when no run of theirs is on."""
+    _log.info("worker.child_said", level=line.level, line=line.line)
+
+
+def _start(*coroutines: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(each) for each in coroutines]
+
+
+async def _until(tasks: Iterable[asyncio.Task[None]], goal: Coroutine[Any, Any, Any]) -> None:
+    """Wait for `goal`; the end of one of the tasks before is its failure, raised here."""
+    waiting = asyncio.create_task(goal)
+    try:
+        done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await _cancel([waiting])
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    ours = [*tasks]
+    for task in ours:
+        task.cancel()
+    await asyncio.gather(*ours, return_exceptions=True)
