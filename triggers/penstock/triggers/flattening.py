@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
+from penstock.triggers.operators import Token
+
+OTHER = Token("a value that no JSON has")
 MAX_ARRAYS = 512  # arrays inside arrays; no JSON decoder in use reads deeper ones
 
 
@@ -114,8 +117,8 @@ def _elements(
 
 
 def _plain(value: object) -> object:
-    """A scalar of an odd Python type as the JSON scalar it stands for; what stands for none is left as it is."""
-    for kind in (str, bool, int, float):
+    """A scalar of an odd Python type as the JSON scalar it stands for; what stands for none is present, no more."""
+    for kind in (str, int, float):
         if isinstance(value, kind):
             return kind(value)
-    return value
+    return OTHER

@@ -1,19 +1,74 @@
-"""Many patterns at once."""
+"""Many patterns at once: an index that finds the matching ones without walking them."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from penstock.triggers.decoding import decode
+from penstock.triggers.consistency import holds
+from penstock.triggers.decoding import GIVES_UP, Unplain, decode, reader
+from penstock.triggers.flattening import Leaves, flatten, tree
+from penstock.triggers.flattening import Node as Paths
+from penstock.triggers.index_buckets import ABSENT, Keys, tokens_of
+from penstock.triggers.index_node import Node, Rule
+from penstock.triggers.operators import FALSE, TRUE, token
 from penstock.triggers.pattern import Pattern
+
+_CONFUSED = frozenset((TRUE, FALSE, 0, 1))  # tokens that Python's booleans would hit by mistake
+
+
+class _Values(dict[int, Any]):
+    """Tokens by slot; a slot that is not there has no leaf."""
+
+    def __missing__(self, slot: int) -> Any:
+        return ABSENT
+
+
+class _Choices(dict[int, list[Any]]):
+    """Several tokens by slot."""
+
+    def __missing__(self, slot: int) -> list[Any]:
+        return [ABSENT]
+
+
+class _View:
+    """How events are read for the paths that are named now; replaced as a whole when a new path comes up."""
+
+    __slots__ = ("decode", "of_mapping", "pick", "settle", "slots", "tree")
+
+    def __init__(self, slots: dict[str, int], exact: set[str], *, unique: bool) -> None:
+        self.slots = dict(slots)
+        self.tree: Paths = tree(slots)
+        quick = reader(slots, exact, unique=unique)
+        self.decode = _give_up if quick is None else quick.decode
+        self.pick = _give_up if quick is None else quick.pick
+        self.settle = None if quick is None else quick.settle
+        self.of_mapping = _give_up if quick is None else quick.of_mapping
+
+
+def _give_up(_: object) -> Any:
+    raise Unplain
 
 
 class Matcher:
-    """Finds which of many patterns an event matches."""
+    """Finds which of many patterns an event matches; its time hardly grows with their number.
 
-    def __init__(self) -> None:
+    Any number of threads may match while one adds or removes: each match sees a rule as before or as after the change,
+    never neither.  Writers wait for each other.
+
+    unique_keys: whoever calls `match_json` vouches that no object of an event has a key twice, which saves the search
+    for it; where one has after all, the last value counts.
+    """
+
+    def __init__(self, *, unique_keys: bool = False) -> None:
+        self._unique_keys = unique_keys
         self._patterns: dict[Hashable, Pattern] = {}
+        self._root = Node()
+        self._slots: dict[str, int] = {}  # a path keeps its slot for good
+        self._exact: set[str] = set()  # paths at which booleans must be told from 1 and 0
+        self._view: _View | None = None
+        self._writing = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._patterns)
@@ -22,17 +77,96 @@ class Matcher:
         return key in self._patterns
 
     def add(self, key: Hashable, pattern: Pattern) -> None:
-        """Look for a pattern under a key; a key that is there already gets the new pattern."""
-        self._patterns[key] = pattern
+        """Look for a pattern under a key; a key that is there already gets the new pattern instead."""
+        with self._writing:
+            old = self._patterns.get(key)
+            if old is pattern:
+                return
+            self._name_paths(pattern)
+            self._patterns[key] = pattern
+            for branch in pattern.branches:
+                self._root.add(Rule(key, branch, self._slots, branch, ()))
+            if old is not None:
+                self._withdraw(key, old)
 
     def remove(self, key: Hashable) -> None:
         """Forget a key.  Raises KeyError if it is not there."""
-        del self._patterns[key]
+        with self._writing:
+            self._withdraw(key, self._patterns.pop(key))
 
     def match(self, event: Mapping[str, Any]) -> set[Hashable]:
-        """The keys of all patterns that an event matches.  Never raises."""
-        return {key for key, pattern in self._patterns.copy().items() if pattern.matches(event)}
+        """The keys of all patterns that an event, decoded from JSON, matches.  Never raises."""
+        while True:
+            view = self._view or self._renewed()
+            keys: Keys = set()
+            try:
+                self._root.collect(view.of_mapping(event), keys)
+            except GIVES_UP:
+                keys = self._walked(view, event)
+            except IndexError:  # a rule with a path that this view does not know yet
+                continue
+            if self._view is view:
+                return keys
 
     def match_json(self, body: bytes) -> set[Hashable]:
-        """The same for an event as JSON."""
-        return self.match(decode(body))
+        """The same for an event as JSON; text that is no JSON object matches nothing.  Never raises.
+
+        Of a key that an object has twice both values count, as a streaming reader sees them.
+        """
+        while True:
+            view = self._view or self._renewed()
+            keys: Keys = set()
+            try:
+                values = view.pick(view.decode(body))
+                if view.settle is not None:
+                    values = view.settle(values, body)
+                self._root.collect(values, keys)
+            except GIVES_UP:
+                keys = self._walked(view, decode(body))
+            except IndexError:  # a rule with a path that this view does not know yet
+                continue
+            if self._view is view:
+                return keys
+
+    def _walked(self, view: _View, event: object) -> Keys:
+        """The keys for an event of any form, read leaf by leaf."""
+        keys: Keys = set()
+        if not isinstance(event, Mapping):
+            return keys
+        leaves = flatten(event, view.tree)
+        elements = any(element is not None for found in leaves.values() for _, element in found)
+        if not elements and all(len(found) == 1 for found in leaves.values()):
+            self._root.collect(_Values({view.slots[path]: token(found[0][0]) for path, found in leaves.items()}), keys)
+            return keys
+        choices = _Choices()
+        for path, found in leaves.items():
+            tokens = dict.fromkeys(token(value) for value, _ in found)
+            if any(element is not None for _, element in found):
+                tokens[ABSENT] = None  # absent from the elements that other fields choose
+            choices[view.slots[path]] = [*tokens]
+        self._root.collect_any(choices, keys)
+        return {key for key in keys if self._consistent(key, leaves)} if elements else keys
+
+    def _consistent(self, key: Hashable, leaves: Leaves) -> bool:
+        pattern = self._patterns.get(key)
+        return pattern is not None and any(holds(branch, leaves) for branch in pattern.branches)
+
+    def _renewed(self) -> _View:
+        with self._writing:
+            if self._view is None:
+                self._view = _View(self._slots, self._exact, unique=self._unique_keys)
+            return self._view
+
+    def _name_paths(self, pattern: Pattern) -> None:
+        for branch in pattern.branches:
+            for field in branch:
+                if field.path not in self._slots:
+                    self._slots[field.path] = len(self._slots)
+                    self._view = None
+                if field.path not in self._exact and not _CONFUSED.isdisjoint(tokens_of(field)):
+                    self._exact.add(field.path)
+                    self._view = None
+
+    def _withdraw(self, key: Hashable, pattern: Pattern) -> None:
+        for branch in pattern.branches:
+            self._root.remove(Rule(key, branch, self._slots, branch, ()))

@@ -6,12 +6,14 @@ A scalar is a `str`, `int`, `float`, `bool` or None. `Predicate.test` never rais
 from __future__ import annotations
 
 import re
+import sys
 from decimal import Decimal
 from typing import ClassVar, TypeAlias
 
 from penstock.triggers.addresses import packed, truncated
 
 Scalar: TypeAlias = str | int | float | bool | None
+LARGEST = sys.float_info.max
 _EXACT_INTEGER = 1 << 53  # every whole number up to here is a double
 
 
@@ -211,7 +213,10 @@ class Wildcard(Predicate):
 
 
 class Range(Predicate):
-    """JSON numbers inside bounds; None is an open end.  `closed` says of each end whether it belongs to the range."""
+    """JSON numbers inside bounds.  `closed` says of each end whether it belongs to the range.
+
+    An open end is the largest double there is, so that infinity and NaN, which no JSON has, are in no range.
+    """
 
     __slots__ = ("bottom", "closed", "form", "top")
     operator = "numeric"
@@ -219,16 +224,15 @@ class Range(Predicate):
     def __init__(
         self, bottom: float | None, top: float | None, closed: tuple[bool, bool], form: tuple[object, ...]
     ) -> None:
-        self.bottom, self.top, self.closed, self.form = bottom, top, closed, form
+        self.bottom = -LARGEST if bottom is None else bottom
+        self.top = LARGEST if top is None else top
+        self.closed = closed[0] or bottom is None, closed[1] or top is None
+        self.form = form
 
     def test(self, value: object) -> bool:
         if type(value) is float or (type(value) is int and comparable(value)):
             bottom, top = self.bottom, self.top
-            if bottom is not None and not (value > bottom or (value == bottom and self.closed[0])):
-                return False
-            if top is not None and not (value < top or (value == top and self.closed[1])):
-                return False
-            return value == value  # NaN, which no JSON has, is in no range
+            return bottom < value < top or (value == bottom and self.closed[0]) or (value == top and self.closed[1])
         return False
 
     @property
