@@ -45,7 +45,7 @@ STEPS = {
     "approve": '- {name: ask, approve: {ask: "Reroute {{ event.subject }}?", approvers: [user/ann], timeout: 30m}}',
     "run": '- {name: go, run: reroute, with: {truck: "{{ event.subject }}", celsius: "{{ event.data.celsius }}"}}',
     "wait": "- {name: whole, run: reroute, wait: completed, timeout: 1h}",
-    "notify": '- {notify: ops, title: "{{ trigger.automation }}", text: "{{ event.subject }} is at {{ event.data.celsius }} °C"}',
+    "notify": '- {notify: ops, title: "{{ trigger.automation }}", text: "{{ event.subject }}: {{ event.data.celsius }} °C"}',
     "emit": '- {emit: {type: truck.warm, subject: "{{ event.subject }}", data: {c: "{{ event.data.celsius }}"}}}',
     "broken": '- {notify: ops, text: "{{ event.data.missing }}"}',
     "secret": '- {run: reroute, with: {token: "Bearer {{ secrets.API }}"}}',
@@ -120,7 +120,7 @@ def test_a_step_that_takes_longer_than_its_timeout_has_failed() -> None:
 def test_a_message_is_asked_for_with_its_retries_and_done_when_delivered() -> None:
     firing, (command,) = play(automation("notify"), Started())
     assert isinstance(command, Notify)
-    assert (command.text, command.title) == ("truck/7 is at 9", "cold-chain")
+    assert (command.text, command.title) == ("truck/7: 9 °C", "cold-chain")
     assert (command.attempts, command.delay, command.backoff) == (5, SECOND, 2.0)
     done, commands = advance(firing, StepSucceeded("0"), NOW, automation("notify"))
     assert (done.status, commands) == ("completed", [Finished("completed")])
