@@ -9,14 +9,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from penstock.services.api.guard import check_csrf, check_origin, identity_of, require
 from penstock.services.api.keys import SIGN_IN_LIFETIME, create_sign_in
-from penstock.services.api.problems import Refusal
-from penstock.services.api.rendering import page, stylesheet
+from penstock.services.api.problems import Refusal, not_found
+from penstock.services.api.rendering import page, static_file
 from penstock.services.api.sessions import LIFETIME, cookie_name, sign_in, sign_out
 from penstock.services.api.state import api_of
 from penstock.services.api.views import Shown
 
 router = APIRouter()
-_CSS_AGE = "max-age=3600"
+_STATIC_AGE = "max-age=3600"
 
 
 @router.get("/sign-in", include_in_schema=False)
@@ -64,7 +64,11 @@ async def make_link(request: Request, ns: str) -> Shown:
     return {"token": token, "path": f"/sign-in?token={token}", "expires_in": SIGN_IN_LIFETIME // 1_000_000}
 
 
-@router.get("/static/penstock.css", include_in_schema=False)
-async def css() -> Response:
-    """The style sheet, ours alone."""
-    return Response(stylesheet(), media_type="text/css", headers={"Cache-Control": _CSS_AGE})
+@router.get("/static/{name}", include_in_schema=False)
+async def static(name: str) -> Response:
+    """The style sheet and the icon, ours alone."""
+    found = static_file(name)
+    if found is None:
+        raise not_found("file", name)
+    body, media_type = found
+    return Response(body, media_type=media_type, headers={"Cache-Control": _STATIC_AGE})

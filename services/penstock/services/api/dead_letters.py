@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator
+from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
@@ -27,12 +27,16 @@ _LONG = frozenset({"stack", "value", "key", "headers"})  # told of a single one 
 @router.get("")
 async def list_dead_letters(request: Request, ns: str, limit: Page = 50) -> dict[str, list[Shown]]:
     """Dead letters, newest first."""
-    newest: deque[Shown] = deque(maxlen=limit)
+    newest: list[tuple[str, int, Shown]] = []  # a heap, the oldest on top
+    number = 0
     async for letter in read_letters(api_of(request).context.bus):
         if letter.get("namespace", "default") == ns:
-            newest.append({name: value for name, value in letter.items() if name not in _LONG})
-    ordered = sorted(newest, key=lambda letter: str(letter.get("at", "")), reverse=True)
-    return {"dead_letters": ordered}
+            number += 1
+            brief = {name: value for name, value in letter.items() if name not in _LONG}
+            heappush(newest, (str(letter.get("at", "")), number, brief))
+            if len(newest) > limit:
+                heappop(newest)
+    return {"dead_letters": [brief for *_, brief in sorted(newest, reverse=True)]}
 
 
 @router.get("/{id}")

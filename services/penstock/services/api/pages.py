@@ -38,6 +38,7 @@ async def list_page(request: Request, done: str = "") -> HTMLResponse:
     """What waits for a decision, and what was decided lately."""
     api, identity = api_of(request), require(request, "viewer")
     pending = await _views(api.context, identity, ["pending"], _PENDING)
+    pending.sort(key=lambda view: (not view["may_decide"], view["expires_at"]))  # mine, and the most urgent, first
     recent = await _views(api.context, identity, ["approved", "rejected", "expired", "void"], _RECENT)
     told = next((each for each in (*recent, *pending) if each["id"] == done), None) if done else None
     problems = api.watcher.problems if identity.may("operator") else ()

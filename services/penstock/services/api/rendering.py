@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from penstock.events.instants import SECOND, Instant, to_instant
 
 _FOLDER = Path(__file__).parent
+_STATIC = {"penstock.css": "text/css", "icon.svg": "image/svg+xml"}
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -24,9 +25,10 @@ def page(request: Request, template: str, *, status: int = HTTPStatus.OK, **valu
     return HTMLResponse(_environment.get_template(template).render(values), status)
 
 
-def stylesheet() -> bytes:
-    """The one style sheet."""
-    return (_FOLDER / "static" / "penstock.css").read_bytes()
+def static_file(name: str) -> tuple[bytes, str] | None:
+    """A file and its media type; None for a name that is not one of ours."""
+    media_type = _STATIC.get(name)
+    return ((_FOLDER / "static" / name).read_bytes(), media_type) if media_type else None
 
 
 def ago(moment: str, now: Instant | None = None) -> str:

@@ -1,0 +1,246 @@
+"""The command line: what it prints, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from tests.support.approvals_rows import ask
+from tests.support.fake_bus import FakeBus
+from tests.support.served import Served, served
+
+from penstock.events.bus import EVENTS, Outgoing
+from penstock.services.cli import main
+from penstock.services.cli.client import CommandError, find_instance
+from penstock.services.cli.output import plain
+from penstock.services.database import tables
+from penstock.services.dead_letters import Origin, dead_letter
+
+RULE = "automations:\n  - name: one\n    when: {event: order.placed}\n    then: [{emit: {type: order.seen}}]\n"
+
+
+class Running:
+    """An API in a thread of its own, since commands block."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url, self.bus = database_url, FakeBus()
+        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+
+    def do(self, work: Any) -> Any:
+        """Run a coroutine where the API runs."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        async with served(self._url, self.bus) as self.api:
+            self._ready.set()
+            await self._stop.wait()
+
+    api: Served
+
+
+@pytest.fixture
+def running(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    with Running(sqlite_url) as found:
+        monkeypatch.setenv("PENSTOCK_API_URL", found.api.url)
+        monkeypatch.setenv("PENSTOCK_API_KEY", found.api.key)
+        yield found
+
+
+@pytest.fixture
+def penstock(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command.  Returns (exit code, what it printed, what it complained about)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["penstock", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            main()
+            raise SystemExit(0)
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_an_event_is_emitted_and_its_id_printed(running: Running, penstock: Any) -> None:
+    code, out, _ = penstock("emit", "order.placed", "--subject", "order/7", "--data", '{"n": 1}', "--id", "e1")
+    assert (code, out) == (0, "e1\n")
+    [record] = running.bus.records(EVENTS)
+    event = json.loads(record.value)
+    assert (event["type"], event["subject"], event["data"]) == ("order.placed", "order/7", {"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["order.placed", "--data", "{n: 1}"], "--data is not JSON"),
+        (["order.placed", "--time", "yesterday"], "RFC 3339"),
+        (["penstock.run.failed"], "reserved"),
+    ],
+)
+def test_what_cannot_be_emitted_is_one_line_on_stderr(
+    running: Running, penstock: Any, arguments: list[str], text: str
+) -> None:
+    code, out, err = penstock("emit", *arguments)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert text in err
+
+
+def test_wrong_use_ends_with_two(penstock: Any) -> None:
+    assert penstock("emit")[0] == 2
+    assert penstock("runs", "shwo")[0] == 2
+    assert penstock("nonsense")[0] == 2
+
+
+def test_without_an_instance_one_line_says_what_to_do(
+    penstock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = penstock("runs", "list")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "penstock up" in err
+
+
+def test_an_instance_that_has_ended_is_told_in_one_line(
+    penstock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".penstock").mkdir()
+    (tmp_path / ".penstock" / "owner.key").write_text("pk_x_y")
+    (tmp_path / ".penstock" / "instance.json").write_text('{"url": "http://127.0.0.1:9", "key_file": "owner.key"}')
+    assert find_instance().key == "pk_x_y"
+    code, _, err = penstock("approvals", "list")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "is `penstock up` running" in err
+    (tmp_path / ".penstock" / "instance.json").write_text("{")
+    with pytest.raises(CommandError, match="cannot be used"):
+        find_instance()
+
+
+def test_a_wrong_key_is_told(running: Running, penstock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_API_KEY", "pk_wrong_key")
+    code, _, err = penstock("runs", "list")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "needs a key" in err
+
+
+def test_approvals_are_listed_approved_and_told_when_late(running: Running, penstock: Any) -> None:
+    assert penstock("approvals", "list")[1] == "nothing waits for a decision\n"
+    running.do(ask(running.api.context.database, approvers=("user/owner",)))
+    assert "Reroute truck/7?" in penstock("approvals", "list")[1]
+    assert json.loads(penstock("approvals", "list", "--json")[1])[0]["id"] == "a1"
+    code, out, _ = penstock("approvals", "approve", "a1", "--comment", "go")
+    assert (code, out.startswith("a1: approved")) == (0, True)
+    code, _, err = penstock("approvals", "reject", "a1")
+    assert code == 1
+    assert "by user/owner" in err
+    found = json.loads(penstock("approvals", "list", "--status", "all", "--json")[1])[0]
+    assert (found["votes"][0]["channel"], found["votes"][0]["comment"]) == ("cli", "go")
+    assert penstock("approvals", "approve", "none")[0] == 1
+
+
+async def _insert(running: Running, table: sa.Table, **row: Any) -> None:
+    async with running.api.context.database.begin() as connection:
+        await connection.execute(sa.insert(table).values(**row))
+
+
+def test_runs_are_listed_and_shown_with_their_log(running: Running, penstock: Any) -> None:
+    row = {"flow": "reroute", "state": "completed", "parameters": '{"truck": 7}', "created": 5_000_000}
+    running.do(_insert(running, tables.run, id="r1", **row))
+    running.do(_insert(running, tables.run_log, run_id="r1", at=1_000_000, level="info", line="turning\x1b[2J left"))
+    assert "reroute" in penstock("runs", "list")[1]
+    assert json.loads(penstock("runs", "list", "--json")[1])[0]["parameters"] == {"truck": 7}
+    assert "truck" in penstock("runs", "show", "r1")[1]
+    logs = penstock("runs", "logs", "r1")[1]
+    assert "turning�[2J left" in logs
+    assert penstock("runs", "show", "none")[0] == 1
+
+
+def test_dead_letters_are_listed_and_shown(running: Running, penstock: Any) -> None:
+    assert penstock("dlq", "list")[1] == "no dead letters\n"
+    running.do(running.bus.append(dead_letter("no JSON", Origin(EVENTS, 0, 3), value=b"{")))
+    [letter] = json.loads(penstock("dlq", "list", "--json")[1])
+    assert "no JSON" in penstock("dlq", "list")[1]
+    assert json.loads(penstock("dlq", "show", letter["id"])[1])["value"] == {"text": "{"}
+
+
+def test_the_tail_prints_events_from_the_beginning(running: Running, penstock: Any) -> None:
+    for number in range(3):
+        event = {"specversion": "1.0", "id": str(number), "source": "/s", "type": f"order.n{number}"}
+        running.do(running.bus.append(Outgoing(EVENTS, msgspec.json.encode(event), b"k")))
+    arguments = ["events", "tail", "--from-beginning", "--count", "1", "--type", "order.n2"]
+    assert "order.n2" in penstock(*arguments)[1]
+    assert json.loads(penstock(*arguments, "--json")[1])["id"] == "2"
+
+
+def test_rules_are_checked_offline_with_all_their_mistakes(penstock: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(RULE)
+    assert penstock("rules", "check", str(tmp_path)) == (0, "1 rule, nothing wrong\n", "")
+    (tmp_path / "b.yaml").write_text(RULE.replace("when", "wehn").replace("one", "two"))
+    (tmp_path / "c.yaml").write_text(RULE)
+    code, _, err = penstock("rules", "check", str(tmp_path))
+    assert code == 1
+    assert "b.yaml:3:" in err
+    assert "`when`" in err
+    assert "c.yaml:2:" in err
+    assert penstock("rules", "check", str(tmp_path / "none"))[0] == 1
+
+
+def test_rules_are_checked_against_the_flows_of_a_module(penstock: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(RULE.replace("emit: {type: order.seen}", "run: rerout"))
+    (tmp_path / "my_flows.py").write_text(
+        "from penstock.flows import flow\n\n\n@flow\ndef reroute() -> None:\n    pass\n"
+    )
+    assert penstock("rules", "check", str(tmp_path))[0] == 0
+    code, _, err = penstock("rules", "check", str(tmp_path), "--flows", str(tmp_path / "my_flows.py"))
+    assert code == 1
+    assert "did you mean `reroute`" in err
+
+
+def test_rules_are_applied_through_the_api(running: Running, penstock: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(RULE)
+    assert penstock("rules", "apply", str(tmp_path))[:2] == (0, "revision 1 is in force\n")
+    assert "already" in penstock("rules", "apply", str(tmp_path))[1]
+    (tmp_path / "a.yaml").write_text(RULE.replace("when", "wehn"))
+    code, _, err = penstock("rules", "apply", str(tmp_path))
+    assert code == 1
+    assert str(tmp_path / "a.yaml") + ":3:" in err
+
+
+def test_a_sign_in_link_is_printed(running: Running, penstock: Any) -> None:
+    assert penstock("sign-in")[1].startswith(f"{running.api.url}/sign-in?token=")
+
+
+def test_text_from_outside_does_not_steer_the_terminal() -> None:
+    assert plain("a\x1b[31m\nb\u202ec") == "a�[31m⏎b�c"
+
+
+def test_the_help_is_fast_because_it_loads_no_room() -> None:
+    code = (
+        "import sys, penstock.services.cli as cli; from typer.testing import CliRunner;"
+        "assert CliRunner().invoke(cli.app, ['--help']).exit_code == 0;"
+        "print([name for name in ('fastapi', 'sqlalchemy', 'httpx', 'aiokafka') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ})
+    assert done.stdout == "[]\n"
