@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.automations import Approval, Outcome, Vote, decide, expire, refresh
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 NOW = 1_772_359_200_000_000
 MINUTE = 60_000_000
@@ -143,6 +145,7 @@ votes = st.lists(
 )
 
 
+@PATIENT
 @given(votes, st.integers(1, 3), st.sampled_from([None, "user/ann"]))
 def test_there_is_never_more_than_one_final_outcome(
     cast: list[tuple[str, str, int]], needs: int, starter: str | None
@@ -157,6 +160,7 @@ def test_there_is_never_more_than_one_final_outcome(
         assert Approval.from_json(ballot.approval.to_json()) == ballot.approval
 
 
+@PATIENT
 @given(st.integers(1, 3))
 def test_the_order_of_approvals_says_nothing(needs: int) -> None:
     for order in permutations(["user/ann", "user/bob", "user/cem"]):

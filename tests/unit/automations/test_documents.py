@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.automations.documents import MAX_TEXT, read
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 
 def value(text: str) -> Any:
@@ -125,6 +127,7 @@ def test_a_file_of_any_length_is_not_read() -> None:
     assert "Split it" in problems[0].message
 
 
+@PATIENT
 @given(
     st.dictionaries(
         st.text(st.characters(codec="ascii", min_codepoint=32, exclude_characters="\x7f"), max_size=8),
@@ -143,6 +146,7 @@ def test_json_is_read_as_json(found: dict[str, Any]) -> None:
     assert value(json.dumps(found)) == found
 
 
+@PATIENT
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"#%@` \n\t0", max_size=80))
 def test_no_text_crashes_the_reader(text: str) -> None:
     document, problems = read("f.yaml", text)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.automations import Rate, format_duration, parse_duration, parse_rate
 from penstock.automations.cron import check_cron
 from penstock.automations.durations import MAX_DURATION
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,7 @@ def test_anything_else_is_refused_with_an_example(text: object) -> None:
         parse_duration(text)
 
 
+@PATIENT
 @given(st.integers(0, MAX_DURATION))
 def test_a_duration_that_is_written_is_read_back(span: int) -> None:
     assert parse_duration(format_duration(span)) == span

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.automations import UnknownSecretError, environment_lookup, mask, reveal, revealed_names
 from penstock.automations.secrets import placeholder
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 LOOKUP = environment_lookup(
     {"PENSTOCK_SECRET_API": "s3cret", "PENSTOCK_SECRET_URL": "https://x", "OTHER": "not for rules"}
@@ -43,12 +45,14 @@ def test_masking_takes_the_longest_value_first() -> None:
     assert mask("token s3cret-long and s3cret", ["s3cret", "s3cret-long", ""]) == "token ••• and •••"
 
 
+@PATIENT
 @given(st.text(), st.lists(st.text(alphabet="abc1", min_size=1), max_size=4))
 def test_no_value_survives_masking(text: str, values: list[str]) -> None:
     masked = mask(text + "".join(values), values)
     assert not any(value in masked for value in values)
 
 
+@PATIENT
 @given(st.text())
 def test_text_without_placeholders_stays_as_it_is(text: str) -> None:
     assert reveal(text, "a nonce that nobody knows", LOOKUP) == text

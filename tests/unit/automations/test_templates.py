@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.automations import RenderError, TemplateError, render_json
@@ -13,6 +13,8 @@ from penstock.automations.compiling import compile_template
 from penstock.automations.sandbox import MAX_OUTPUT, MAX_SOURCE
 from penstock.automations.scopes import SECRETS_SCOPE, action_scope
 from penstock.automations.templates import Secrets
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
 SCOPE = action_scope({"limit", "plant"}, {"ask"})
 EVENT = {
@@ -254,11 +256,13 @@ json_values = st.recursive(
 )
 
 
+@PATIENT
 @given(json_values)
 def test_any_json_passes_through_a_single_expression_unchanged(data: Any) -> None:
     assert compile_template("{{ event.data }}", SCOPE).value({**VARIABLES, "event": {"data": data}}) == data
 
 
+@PATIENT
 @given(st.text(alphabet="{}%#-| .()[]'\"~*+eventdatasecrets0123456789for in rangeendif", max_size=60))
 def test_no_source_crashes_or_escapes_its_bounds(source: str) -> None:
     try:
