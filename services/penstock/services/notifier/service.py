@@ -159,10 +159,9 @@ class NotifierService:
                     raise LeaseTooShortError("this process is stopping")  # noqa: TRY301 -- handled as one of its kind
                 answer = await self._sender.send(delivery, message, secrets, self._keeper(delivery, secrets))
         except LeaseTooShortError:
-            await self._persist(lambda: put_back(self._context.database, delivery))
+            await self._give_back(delivery, timedelta(0))
         except ParkedError as error:
-            wait = error.wait
-            await self._persist(lambda: put_back(self._context.database, delivery, wait=wait))
+            await self._give_back(delivery, error.wait)
         except RefusedError as error:
             await self._fail(delivery, secrets.masked(str(error)))
         except RetryError as error:
@@ -171,7 +170,7 @@ class NotifierService:
             _log.warning("delivery.stale", delivery=delivery.id, epoch=delivery.epoch)
         except Exception as error:  # whatever else goes wrong is tried again, and told
             if unavailable(error):
-                await self._persist(lambda: put_back(self._context.database, delivery, wait=timedelta(seconds=1)))
+                await self._give_back(delivery, timedelta(seconds=1))
                 return
             _log.error("delivery.error", delivery=delivery.id, error=secrets.masked(repr(error)))
             await self._again(delivery, message or Message(""), secrets.masked(repr(error)), timedelta(0))
@@ -195,8 +194,11 @@ class NotifierService:
         pause = timedelta(microseconds=message.retry.pause(tries)) / 2 * (1 + random.random())
         wait = max(pause, after)
         _log.warning("delivery.retrying", delivery=delivery.id, error=error, seconds=wait.total_seconds())
-        database = self._context.database
-        await self._persist(lambda: put_back(database, delivery, wait=wait, attempts=tries, error=error))
+        await self._give_back(delivery, wait, attempts=tries, error=error)
+
+    async def _give_back(self, delivery: Delivery, wait: timedelta, **changed: Any) -> None:
+        await self._persist(lambda: put_back(self._context.database, delivery, wait=wait, **changed))
+        self._context.hints.wake(hints.DELIVERIES)  # it may be due before what the loop waits for
 
     async def _fail(self, delivery: Delivery, error: str) -> None:
         database = self._context.database
