@@ -28,7 +28,7 @@ async def api(sqlite_url: str) -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def page(request: pytest.FixtureRequest) -> AsyncIterator[Page]:
-    """A page of Chromium, without scripts unless a test asks for them; what the page complains about on its console fails the test."""
+    """A page of Chromium, without scripts unless a test asks for them; a complaint on its console fails the test."""
     program = find(
         on_path("chromium", "chromium-browser", "google-chrome"),
         what="a Chromium browser",

@@ -74,11 +74,13 @@ def penstock(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["penstock", *arguments])
         monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as ended:
+        try:
             main()
-            raise SystemExit(0)
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
         printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
+        return code, printed.out, printed.err
 
     return run
 
