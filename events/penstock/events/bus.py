@@ -78,7 +78,10 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of a log: every record appended before `at` (bus time) lies below `position`."""
+    """The end of a log: every record appended before `at` (bus time) lies below `position`.
+
+    The bus's time is the broker's; on a topic stamped by the producer it stands at its last record (0: none yet).
+    """
 
     position: int
     at: Instant

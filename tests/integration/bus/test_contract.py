@@ -10,7 +10,7 @@ from tests.integration.bus.conftest import Side
 from tests.support.bus import publish, read, read_all
 from tests.support.scale import scaled
 
-from penstock.events.bus import Bus, Outgoing, TopicPartition
+from penstock.events.bus import Bus, End, Outgoing, TopicPartition
 from penstock.events.errors import BusError, PositionLostError
 from penstock.services.bus import BusUrlError, connect
 
@@ -108,6 +108,14 @@ async def test_a_topic_stamped_by_the_producer_keeps_its_times(bus: Bus) -> None
     await bus.ensure_topic(TOPIC, 1, stamped_by_producer=True)
     await publish(bus, [Outgoing(TOPIC, b"x", partition=0, timestamp=at) for at in (1_000_000, 5_000_000, 3_000_000)])
     assert [record.appended_at for record in await read_all(bus, FIRST)] == [1_000_000, 5_000_000, 3_000_000]
+
+
+async def test_time_stands_at_the_last_record_of_a_topic_stamped_by_the_producer(bus: Bus) -> None:
+    await bus.ensure_topic(TOPIC, 1, stamped_by_producer=True)
+    assert await bus.end(FIRST) == End(0, 0)
+    await publish(bus, [Outgoing(TOPIC, b"x", partition=0, timestamp=at) for at in (1_000_000, 5_000_000)])
+    records = await read_all(bus, FIRST)
+    assert await bus.end(FIRST) == End(records[-1].offset + 1, 5_000_000)
 
 
 async def test_keys_headers_and_any_bytes_come_through_untouched(bus: Bus) -> None:

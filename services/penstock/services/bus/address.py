@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from penstock.events.errors import PenstockError
 
@@ -40,4 +40,5 @@ def parse_address(url: str) -> BusAddress:
     prefix = query.pop("prefix", "")
     if kind == "kafka":
         return BusAddress(kind, parts.netloc, prefix)
-    return BusAddress(kind, urlunsplit(parts._replace(query=urlencode(query))), prefix)
+    base = url.partition("?")[0]
+    return BusAddress(kind, f"{base}?{urlencode(query)}" if query else base, prefix)

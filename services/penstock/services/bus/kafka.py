@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from aiokafka import errors
-from aiokafka.protocol.admin import CreateTopicsRequest
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition as WirePartition
 
 from penstock.events.bus import End, Publisher, Reader, Topic, TopicPartition
 from penstock.events.errors import BusUnavailableError
+from penstock.events.instants import MILLISECOND, Instant
 from penstock.services.bus.address import BusAddress
 from penstock.services.bus.kafka_link import DescribeTopic, Link
 from penstock.services.bus.kafka_publisher import KafkaPublisher
@@ -26,6 +30,8 @@ CLOCK_MARGIN = 20_000  # microseconds: a broker stamps a batch shortly before it
 
 _CONSUMER, _DEBUGGER = -1, -2  # "replica ids" of those who ask: a consumer is shown replicated records alone
 _EARLIEST, _LATEST = -2, -1
+_TOPIC_RESOURCE = 2
+_STAMPED_BY = "message.timestamp.type"
 
 
 class KafkaBus:
@@ -35,6 +41,7 @@ class KafkaBus:
         self._address = address
         self._link = Link(address.server)
         self._open: list[Reader | Publisher] = []
+        self._stamped: dict[str, bool] = {}
 
     async def connect(self) -> None:
         """See whether the cluster answers.  Raises BusUnavailableError."""
@@ -70,7 +77,15 @@ class KafkaBus:
         """
         at = time.time_ns() // 1_000 - CLOCK_MARGIN
         found = await self.offsets(partitions, beginning=False)
-        return {partition: End(position, at) for partition, position in found.items()}
+        ends = {partition: End(position, at) for partition, position in found.items()}
+        for partition, position in found.items():
+            if await self._stamped_by_producer(partition.topic):
+                stamp = await self._link.persist(
+                    partial(self._stamp, self._wire(partition), position),
+                    what=f"the last record of {partition}",
+                )
+                ends[partition] = End(position, stamp)
+        return ends
 
     async def trim(self, partition: TopicPartition, below: int) -> None:
         """Nothing: Kafka's retention removes old records, by age."""
@@ -104,7 +119,7 @@ class KafkaBus:
 
     async def offsets(self, partitions: Iterable[TopicPartition], *, beginning: bool) -> dict[TopicPartition, int]:
         """The first offsets that are left, or the next ones to be written.  Raises BusUnavailableError."""
-        asked = {WirePartition(self._address.prefix + each.topic, each.partition): each for each in partitions}
+        asked = {self._wire(each): each for each in partitions}
         found = await self._link.persist(
             lambda: self._offsets(asked, beginning), what=f"the offsets of {', '.join(map(str, asked.values()))}"
         )
@@ -128,6 +143,38 @@ class KafkaBus:
                         raise errors.for_code(code)()
                     found[WirePartition(topic, partition)] = int(offset)
         return found
+
+    async def _stamped_by_producer(self, topic: str) -> bool:
+        """Remembered: it is settled when a topic is made."""
+        if topic not in self._stamped:
+            self._stamped[topic] = await self._link.persist(
+                lambda: self._ask_stamped(topic), what=f"who stamps topic {topic!r}"
+            )
+        return self._stamped[topic]
+
+    async def _ask_stamped(self, topic: str) -> bool:
+        client = await self._link.client()
+        wanted: Any = [(_TOPIC_RESOURCE, self._address.prefix + topic, [_STAMPED_BY])]
+        answer = await client.send(client.get_random_node(), DescribeConfigsRequest(wanted, False))
+        code, _, _, _, settings = answer.resources[0]
+        if code:
+            raise errors.for_code(code)()
+        return any(value == "CreateTime" for name, value, *_ in settings if name == _STAMPED_BY)
+
+    async def _stamp(self, wire: WirePartition, position: int) -> Instant:
+        """The append time of the last record before `position`; 0 where there is none."""
+        if position == 0:
+            return 0
+        _, node = await self._link.leader(wire)
+        client = await self._link.client()
+        question = FetchRequest(0, 0, MAX_BATCH, 0, [(wire.topic, [(wire.partition, position - 1, MAX_BATCH)])])
+        answer = await client.send(node, question)
+        memory = MemoryRecords(answer.topics[0][1][0][-1] or b"")
+        batch: Any = memory.next_batch() if memory.has_next() else None
+        return max((each.timestamp * MILLISECOND for each in batch or () if each.offset < position), default=0)
+
+    def _wire(self, partition: TopicPartition) -> WirePartition:
+        return WirePartition(self._address.prefix + partition.topic, partition.partition)
 
     async def _ping(self) -> None:
         client = await self._link.client()
@@ -156,7 +203,7 @@ class KafkaBus:
         await client.force_metadata_update()
         replicas = min(3, len(client.cluster.brokers()))
         settings = {
-            "message.timestamp.type": "CreateTime" if stamped_by_producer else "LogAppendTime",
+            _STAMPED_BY: "CreateTime" if stamped_by_producer else "LogAppendTime",
             "retention.ms": str(RETENTION_MS if not stamped_by_producer else -1),  # stamps may lie in the past
             "max.message.bytes": str(MAX_BATCH),
             "min.insync.replicas": "2" if replicas == 3 else "1",

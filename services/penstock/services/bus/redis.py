@@ -7,12 +7,20 @@ from typing import Any
 
 from penstock.events.bus import End, Publisher, Reader, Topic, TopicPartition
 from penstock.events.errors import BusUnavailableError
-from penstock.events.instants import MILLISECOND
+from penstock.events.instants import MILLISECOND, Instant
 from penstock.services.bus.address import BusAddress
 from penstock.services.bus.redis_link import open_client, persist
 from penstock.services.bus.redis_publisher import RedisPublisher
 from penstock.services.bus.redis_reader import RedisReader
-from penstock.services.bus.redis_streams import StoredTopic, mark, start_key, stream_key, to_entry_id, to_offset
+from penstock.services.bus.redis_streams import (
+    StoredTopic,
+    mark,
+    start_key,
+    stream_key,
+    to_entry_id,
+    to_offset,
+    to_record,
+)
 
 _CONNECTIONS = 20  # for short commands; each reader and publisher has one of its own besides
 
@@ -48,6 +56,7 @@ class RedisBus:
         self._server, self._prefix = address.server, address.prefix
         self._redis = open_client(address.server, _CONNECTIONS)
         self._open: list[Reader | Publisher] = []
+        self._stamped: dict[str, bool] = {}
 
     async def connect(self) -> None:
         """See whether the server answers.  Raises BusUnavailableError."""
@@ -83,7 +92,11 @@ class RedisBus:
         keys = [stream_key(self._prefix, each) for each in asked]
         found: list[bytes] = await persist(lambda: self._eval(_ENDS, keys), what="the ends of streams")
         at = int(found[0]) * MILLISECOND
-        return {each: End(_after(last), at) for each, last in zip(asked, found[1:], strict=True)}
+        ends = {each: End(_after(last), at) for each, last in zip(asked, found[1:], strict=True)}
+        for each, last in zip(asked, found[1:], strict=True):
+            if await self._stamped_by_producer(each.topic):
+                ends[each] = End(_after(last), await self._stamp(each, last))
+        return ends
 
     async def trim(self, partition: TopicPartition, below: int) -> None:
         """See Bus. Exact; what is read from a position before it afterwards raises PositionLostError."""
@@ -119,6 +132,23 @@ class RedisBus:
         while self._open:
             await self._open.pop().close()
         await self._redis.aclose()
+
+    async def _stamped_by_producer(self, topic: str) -> bool:
+        """Remembered: it is settled when a topic is made."""
+        if topic not in self._stamped:
+            text = await persist(lambda: self._redis.get(self._prefix + topic), what=f"who stamps topic {topic!r}")
+            if text is None:
+                return False
+            self._stamped[topic] = StoredTopic.decode(topic, text).stamped_by_producer
+        return self._stamped[topic]
+
+    async def _stamp(self, partition: TopicPartition, last: bytes) -> Instant:
+        """The append time of the last record up to an id; 0 where there is none."""
+        key = stream_key(self._prefix, partition)
+        found: Any = await persist(
+            lambda: self._redis.xrevrange(key, max=last.decode(), count=1), what=f"the last record of {partition}"
+        )
+        return to_record(partition, *found[0]).appended_at if found else 0
 
     async def _eval(self, script: str, keys: list[str], *arguments: str) -> Any:
         return await self._redis.eval(script, len(keys), *keys, *arguments)
