@@ -22,6 +22,7 @@ from penstock.automations.resources import Limit
 from penstock.events.errors import PenstockError
 from penstock.events.ids import new_id
 from penstock.events.instants import Instant, microseconds
+from penstock.services.cancellation import check_cancelled
 
 GRACE = timedelta(seconds=3)  # a waiter that has not come back so long after its time is forgotten
 _ANSWER_WITHIN = 2.0  # seconds
@@ -114,7 +115,9 @@ class Limits:
             async with asyncio.timeout(_ANSWER_WITHIN):
                 answer = await self._take(keys=[self._key], args=self._arguments(holder, list(named.values())))
         except (RedisError, OSError, TimeoutError) as error:
+            check_cancelled()
             return _without_redis(list(named.values()), error)
+        check_cancelled()
         allowed, wait, blocking, seen = cast("tuple[int, int, int, bytes | str]", answer)
         self._seen = seen.decode() if isinstance(seen, bytes) else seen
         if allowed:

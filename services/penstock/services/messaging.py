@@ -33,6 +33,7 @@ from penstock.events.ids import new_id
 from penstock.services.backoff import Backoff
 from penstock.services.bus.address import BusAddress, parse_address
 from penstock.services.bus.redis_streams import stream_key, to_offset, to_record
+from penstock.services.cancellation import check_cancelled
 from penstock.services.poison import Arrived, DeadLetters
 
 Handler = Callable[[bytes], Awaitable[None]]
@@ -110,6 +111,7 @@ class Messaging:
                 await side.start(await self._ensure_topics())
             except (BusError, RedisError, OSError, TimeoutError) as error:
                 await self._close(side)
+                check_cancelled()
                 failures += 1
                 _log.warning("messaging.waiting_for_bus", server=self._address.kind, error=str(error))
                 await asyncio.sleep(_CONNECT.pause(failures).total_seconds())
@@ -147,6 +149,7 @@ class Messaging:
                 await side.mend()
             except (BusError, RedisError, OSError, TimeoutError) as error:
                 _log.warning("messaging.not_mended", error=str(error))
+            check_cancelled()
 
     async def _close(self, side: _Side) -> None:
         try:

@@ -22,6 +22,7 @@ from penstock.automations import environment_lookup
 from penstock.events.bus import NOTIFICATIONS
 from penstock.services import hints
 from penstock.services.backoff import Backoff
+from penstock.services.cancellation import check_cancelled
 from penstock.services.context import Context
 from penstock.services.database import StaleEpochError, unavailable
 from penstock.services.deliveries import Delivery, Message, claim, next_due, put_back, update
@@ -100,6 +101,7 @@ class NotifierService:
             await self._told.wait()
             self._told.clear()
             await self._context.hints.give(hints.OUTBOX, hints.FACTS)
+            check_cancelled()
 
     async def _work(self) -> None:
         failures = 0
