@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -47,6 +47,7 @@ class Shop:
     """What the executions of one worker share.
 
     changed: called after each commit that left something to publish.  due_in: called when a run is due after a wait.
+    turn: runs ask for their limits one after the other, in the order in which they were claimed.
     """
 
     database: Database
@@ -55,6 +56,7 @@ class Shop:
     attempts: int
     changed: Callable[[], None]
     due_in: Callable[[timedelta], None]
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ class Execution:
             )
             return False
         try:
-            taken = await self._shop.limits.take(self._passing.limits, holder=self.claimed.id)
+            async with self._shop.turn:
+                taken = await self._shop.limits.take(self._passing.limits, holder=self.claimed.id)
         except LimitsUnavailableError as error:
             await self._park(TRY_AGAIN, ", ".join(error.names), str(error))
             return False

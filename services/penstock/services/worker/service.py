@@ -32,6 +32,7 @@ from penstock.services.worker.presence import Presence, tried
 
 # Not for the processes of users' code.
 _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
+_ASK_AGAIN = 1.0  # seconds
 _LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
 
 _log = structlog.get_logger()
@@ -254,7 +255,9 @@ async def _until(tasks: Iterable[asyncio.Task[None]], goal: Coroutine[Any, Any, 
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    ours = [*tasks]
-    for task in ours:
-        task.cancel()
-    await asyncio.gather(*ours, return_exceptions=True)
+    """End them. Asked again and again: a client library may swallow a cancellation that comes as its answer does."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_ASK_AGAIN)
