@@ -13,6 +13,7 @@ from penstock.services.api import (
     decisions,
     events,
     health,
+    hooks,
     pages,
     problems,
     rules,
@@ -32,6 +33,6 @@ def make_app(context: Context, publisher: GroupPublisher, watcher: RulesWatcher 
     app.state.api = Api(context, publisher, watcher or RulesWatcher(context))
     problems.install(app)
     app.router.routes.insert(0, Route("/events", events.post_events, methods=["POST"]))
-    for room in (health, approvals, runs, decisions, rules, stream, dead_letters, access, pages):
+    for room in (health, hooks, approvals, runs, decisions, rules, stream, dead_letters, access, pages):
         app.include_router(room.router)
     return Guard(app, database=context.database, settings=context.settings)
