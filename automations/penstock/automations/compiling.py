@@ -61,6 +61,8 @@ def _analysed(source: str) -> _Analysed:
         return _Analysed(template, variables, accesses, None, secrets_error)
     except TemplateError as error:
         return _Analysed(nothing, error=(error.reason, error.hint))
+    except RecursionError:  # a chain of thousands of operators parses flat and is walked deep
+        return _Analysed(nothing, error=("nested too deeply", ""))
 
 
 def _parse(source: str) -> nodes.Template:
@@ -101,6 +103,8 @@ def _single_expression(tree: nodes.Template) -> nodes.Expr | None:
 
 def _check_names(analysed: _Analysed, scope: Scope) -> None:
     for name in analysed.variables:
+        if name == "secrets" and name not in scope.variables:
+            raise TemplateError(f"a secret cannot stand {scope.place}", "use it in `run` or `notify`")
         if name not in scope.variables and name not in sandbox().globals:
             raise TemplateError(f"there is no variable `{name}` {scope.place}", did_you_mean(name, scope.variables))
     for variable, attribute, plain_dot in analysed.accesses:

@@ -149,16 +149,25 @@ def _problem(each: ErrorDetails, kind: Any, document: Document, path: Path) -> P
 def _union(each: ErrorDetails, document: Document, path: Path) -> Problem:
     value = each["input"]
     if not isinstance(value, dict):
-        return document.problem(path, f"must be a mapping, not {show(value)}", "write e.g. `- run: my-flow`")
-    for key, known, later in (("preset", PRESETS, LATER_PRESETS), ("driver", DRIVERS, LATER_DRIVERS)):
-        if key in value:
-            message = f"{key} `{value[key]}` {_NOT_YET}" if value[key] in later else f"unknown {key} `{value[key]}`"
-            return document.problem((*path, key), message, did_you_mean(value[key], known))
-    if path and path[-1] == "verify":
-        return document.problem(path, "`preset` is missing", f"add `preset:` with one of {', '.join(PRESETS)}")
-    if path and isinstance(path[-1], int) and path[-2:-1] == ("sensors",):
-        return document.problem(path, "`driver` is missing", f"add `driver:` with one of {', '.join(DRIVERS)}")
+        return document.problem(path, f"must be a mapping, not {show(value)}", "write `key: value` pairs")
+    if path[-1] == "verify":
+        return _choice(value, "preset", PRESETS, LATER_PRESETS, document, path)
+    if path[0] == "sensors":
+        return _choice(value, "driver", DRIVERS, LATER_DRIVERS, document, path)
     return _action(value, document, path)
+
+
+def _choice(
+    value: dict[str, Any], key: str, known: tuple[str, ...], later: frozenset[str], document: Document, path: Path
+) -> Problem:
+    """The key that says which of several shapes a mapping has is missing or unknown."""
+    if key not in value:
+        return document.problem(path, f"`{key}` is missing", f"add `{key}:` with one of {', '.join(known)}")
+    said = value[key]
+    if not isinstance(said, str):
+        return document.problem((*path, key), f"`{key}` must be text, not {show(said)}", f"known: {', '.join(known)}")
+    message = f"{key} `{said}` {_NOT_YET}" if said in later else f"unknown {key} `{said}`"
+    return document.problem((*path, key), message, did_you_mean(said, known))
 
 
 def _action(value: dict[str, Any], document: Document, path: Path) -> Problem:

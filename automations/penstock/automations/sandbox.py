@@ -12,10 +12,12 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from jinja2 import StrictUndefined, nodes, pass_context
+from jinja2 import Environment, StrictUndefined, nodes, pass_context, pass_environment
 from jinja2.exceptions import SecurityError
+from jinja2.filters import make_attrgetter
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
 MAX_SOURCE = 16 << 10  # characters of a template
 MAX_OUTPUT = 256 << 10  # characters of a rendering, and of every text on the way to it
@@ -42,7 +44,7 @@ def _words(text: str) -> frozenset[str]:
 
 _FILTERS = _words(
     "abs capitalize count d default dictsort escape e first float int items last length list lower map max min reject"
-    " rejectattr reverse select selectattr sort string sum title trim truncate unique upper urlencode wordcount"
+    " rejectattr reverse select selectattr sort string title trim truncate unique upper urlencode wordcount"
 )
 _TESTS = _words(
     "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable le lessthan lower lt"
@@ -70,7 +72,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False, cache_size=0)
         self.filters = {name: self.filters[name] for name in _FILTERS}
-        self.filters |= {"replace": _replace, "join": _join, "round": _round, "tojson": _tojson}
+        self.filters |= {"replace": _replace, "join": _join, "round": _round, "sum": _sum, "tojson": _tojson}
         self.filters |= {_BOUND: _bounded, _JOIN: _concatenated}
         self.tests = {name: self.tests[name] for name in _TESTS}
         self.globals = {"range": _range}
@@ -126,25 +128,23 @@ def forbidden(tree: nodes.Template) -> str:
 
 def bound(tree: nodes.Template) -> nodes.Template:
     """The same template whose loops count their turns and whose `~` is measured."""
-    for loop in list(tree.find_all(nodes.For)):
-        loop.iter = nodes.Filter(loop.iter, _BOUND, [], [], None, None, lineno=loop.lineno)
-    while (chain := tree.find(nodes.Concat)) is not None:
-        _replace_node(
-            tree,
-            chain,
-            nodes.Filter(nodes.List(chain.nodes, lineno=chain.lineno), _JOIN, [], [], None, None, lineno=chain.lineno),
-        )
-    tree.set_environment(sandbox())
-    return tree
+    found: nodes.Template = _Bounding().visit(tree)
+    found.set_environment(sandbox())
+    return found
 
 
-def _replace_node(tree: nodes.Node, old: nodes.Node, new: nodes.Node) -> None:
-    for parent in [tree, *tree.find_all(nodes.Node)]:
-        for name, value in parent.iter_fields():
-            if value is old:
-                setattr(parent, name, new)
-            elif isinstance(value, list) and any(item is old for item in value):
-                value[:] = [new if item is old else item for item in value]
+class _Bounding(NodeTransformer):
+    """Wraps what loops go over, and joins of text, into filters that keep count."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        node.iter = nodes.Filter(node.iter, _BOUND, [], [], None, None, lineno=node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        parts = nodes.List(node.nodes, lineno=node.lineno)
+        return nodes.Filter(parts, _JOIN, [], [], None, None, lineno=node.lineno)
 
 
 def _check_size(size: int, *, text: bool) -> None:
@@ -212,6 +212,13 @@ def _round(number: float, precision: int = 0) -> float:
     if not -15 <= precision <= 15:
         raise LimitError("a precision between -15 and 15 is needed")
     return round(number, precision)
+
+
+@pass_environment
+def _sum(environment: Environment, items: Iterable[Any], attribute: str | None = None) -> Any:
+    """Of numbers only: lists that are added up grow with the square of their number."""
+    found = items if attribute is None else map(make_attrgetter(environment, attribute), items)
+    return sum(found, start=0)
 
 
 def _tojson(value: Any) -> str:

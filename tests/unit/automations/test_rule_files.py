@@ -257,8 +257,8 @@ MISTAKES = [
         rule(then='[{emit: {type: a, data: {s: "{{ secrets.X }}"}}}]'),
         4,
         39,
-        "there is no variable `secrets` in an event, which is stored and read by many",
-        "did you mean `events`?",
+        "a secret cannot stand in an event, which is stored and read by many",
+        "use it in `run` or `notify`",
     ),
     (
         rule(then="[{approve: {ask: ok?, approvers: [group/dispach]}}]"),

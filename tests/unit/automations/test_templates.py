@@ -64,6 +64,9 @@ def text(source: str) -> str:
         ("{{ event.subject.split('/')[1] }}", "7"),
         ("{{ 'x' * 3 }}", "xxx"),
         ("{{ 2 ** 10 }}", 1024),
+        ("{{ [1, 2.5] | sum }}", 3.5),
+        ("{{ events | sum(attribute='data.n') }}", 6),
+        ("{% for a in 'xy' %}{% for b in [1, 2] %}{{ a ~ b ~ (a ~ '.') }}{% endfor %}{% endfor %}", "x1x.x2x.y1y.y2y."),
     ],
 )
 def test_a_single_expression_keeps_its_json_kind_and_the_rest_is_text(source: str, kept: Any) -> None:
@@ -137,6 +140,7 @@ def test_what_an_event_lacks_is_an_error_that_names_it(source: str, variable: st
         "{{ event.data.n / 0 }}",
         "{{ event.data.n + 'x' }}",
         "{{ 1e308 * 10 }}",
+        "{{ [[1], [2]] | sum }}",
         "{{ event.data.get }}",
         "{{ {1: 2} }}",
     ],
@@ -184,6 +188,8 @@ def test_python_s_insides_cannot_be_reached(source: str) -> None:
         "{{ event is callable }}",
         "{{ " + "(" * 400 + "1" + ")" * 400 + " }}",
         "{{ " + "x" * MAX_SOURCE + " }}",
+        "{{ " + "1+" * 8000 + "1 }}",
+        "{{ " + "not " * 4000 + "1 }}",
     ],
 )
 def test_what_a_template_may_not_do_is_refused_at_load(source: str) -> None:
