@@ -13,6 +13,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from penstock.services.cancellation import check_cancelled
+
 OUTBOX = "outbox"  # rows in the lanes of the services
 FACTS = "facts"  # facts for firings
 RUNS = "runs"  # due runs
@@ -36,6 +38,11 @@ class Hints:
             self._event(name).set()
             with contextlib.suppress(RedisError, OSError):
                 await self._redis.publish(self._prefix + name, b"")
+            check_cancelled()
+
+    def wake(self, name: str) -> None:
+        """Wake the waiter in this process alone."""
+        self._event(name).set()
 
     async def wait(self, name: str, timeout: float) -> bool:
         """Wait for a hint, `timeout` seconds at most.  Returns whether there was one.
@@ -44,7 +51,8 @@ class Hints:
         """
         event = self._event(name)
         try:
-            await asyncio.wait_for(event.wait(), timeout)
+            async with asyncio.timeout(timeout):  # wait_for can swallow a cancellation before Python 3.12
+                await event.wait()
         except TimeoutError:
             return False
         event.clear()
@@ -64,6 +72,7 @@ class Hints:
             await pubsub.psubscribe(self._prefix + "*")
             while True:
                 message = await pubsub.get_message(timeout=1.0)
+                check_cancelled()
                 if message is not None:
                     self._event(message["channel"].decode().removeprefix(self._prefix)).set()
 

@@ -5,7 +5,8 @@ from penstock.services.database.connection import (
     DatabaseUnavailableError,
     StaleEpochError,
     connect,
+    is_broken,
     unavailable,
 )
 
-__all__ = ["Database", "DatabaseUnavailableError", "StaleEpochError", "connect", "unavailable"]
+__all__ = ["Database", "DatabaseUnavailableError", "StaleEpochError", "connect", "is_broken", "unavailable"]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Table, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -136,6 +136,11 @@ def unavailable(error: BaseException) -> bool:
             or (isinstance(error, OperationalError) and not _is_refusal(error))
         )
     return isinstance(error, ConnectionError | TimeoutError | OSError | DatabaseUnavailableError)
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether the statement itself cannot run (a missing table or column): no record is at fault, the schema is."""
+    return isinstance(error, ProgrammingError) or (isinstance(error, OperationalError) and _is_refusal(error))
 
 
 def _is_refusal(error: OperationalError) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from penstock.services.database.connection import Database
 
@@ -26,6 +28,16 @@ async def upgrade(database: Database) -> None:
         if not database.is_sqlite:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         await connection.run_sync(_upgrade)
+
+
+async def is_current(database: Database) -> bool:
+    """Whether the schema is at (or past) this version's revision."""
+    scripts = ScriptDirectory.from_config(config())
+    async with database.read() as connection:
+        found = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
+    newest = scripts.get_current_head()
+    known = {script.revision for script in scripts.walk_revisions()}
+    return bool(found) and (newest in found or not set(found) <= known)  # past it: a newer process has expanded it
 
 
 def _upgrade(connection: sa.Connection) -> None:

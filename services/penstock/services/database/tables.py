@@ -99,8 +99,9 @@ state = Table(
     _int("partition"),
     Column("body", LargeBinary, nullable=False),
     _int("format", default=1),
+    _int("expires_at"),  # when the stream's clock makes it matter no more
     _int("updated"),
-    Index(None, "updated"),
+    Index(None, "partition", "expires_at"),
 )
 
 # --- rules ----------------------------------------------------------------------------------------------------------

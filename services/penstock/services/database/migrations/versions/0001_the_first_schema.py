@@ -395,11 +395,12 @@ def upgrade() -> None:
         sa.Column("partition", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("format", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("state", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_state_updated"), ["updated"], unique=False)
+        batch_op.create_index(batch_op.f("ix_state_partition_expires_at"), ["partition", "expires_at"], unique=False)
 
     op.create_table(
         "topic",
@@ -428,7 +429,7 @@ def downgrade() -> None:
     op.drop_table("worker")
     op.drop_table("topic")
     with op.batch_alter_table("state", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_state_updated"))
+        batch_op.drop_index(batch_op.f("ix_state_partition_expires_at"))
 
     op.drop_table("state")
     op.drop_table("sign_in")

@@ -1,0 +1,210 @@
+"""What firings ask for, as rows and records: gathered over a batch, written with few statements in its transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.automations import Automation
+from penstock.automations.approval import Approval
+from penstock.automations.facts import (
+    AnyCommand,
+    AnyFact,
+    DeadLetter,
+    EmitEvent,
+    Notify,
+    RequestApproval,
+    StartRun,
+    StepFailed,
+    StepSucceeded,
+)
+from penstock.automations.firing import Firing, advance
+from penstock.events import bus
+from penstock.events.bus import Outgoing
+from penstock.events.event import from_mapping
+from penstock.events.ids import derived_id
+from penstock.events.instants import Instant
+from penstock.services.database import Database, clock
+from penstock.services.database.records import publish_later, system_event
+from penstock.services.database.tables import approval, delivery, flow
+from penstock.services.dead_letters import Origin, dead_letter
+from penstock.services.runs import NewRun, create_runs
+
+_log = structlog.get_logger()
+
+
+def wall_clock() -> Instant:
+    """Now, by this machine."""
+    return time.time_ns() // 1_000
+
+
+@dataclass(slots=True)
+class Effects:
+    """Rows and records to write; `flows` gives the pool of each registered flow."""
+
+    namespace: str
+    lane: str
+    flows: Mapping[str, str]
+    runs: list[NewRun] = field(default_factory=list)
+    deliveries: list[dict[str, Any]] = field(default_factory=list)
+    approvals: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Outgoing] = field(default_factory=list)
+
+    def drive(self, firing: Firing, fact: AnyFact, now: Instant, automation: Automation) -> Firing:
+        """Advance by a fact, and by every fact that follows at once; what is asked for is gathered here."""
+        facts = [fact]
+        while facts:
+            firing, commands = advance(firing, facts.pop(0), now, automation)
+            for command in commands:
+                answer = self._take(firing, command, now)
+                facts += [answer] if answer is not None else []
+        return firing
+
+    async def write(self, connection: AsyncConnection, database: Database) -> None:
+        """Within the caller's transaction; whatever is there already is left as it is."""
+        await create_runs(connection, self.lane, self.runs)
+        if self.deliveries:
+            insert = database.insert(delivery).values(created=clock.now(), due_at=clock.now())
+            await connection.execute(insert.on_conflict_do_nothing(), self.deliveries)
+        if self.approvals:
+            insert = database.insert(approval).values(created=clock.now())
+            await connection.execute(insert.on_conflict_do_nothing(), self.approvals)
+        await publish_later(connection, self.lane, self.records)
+
+    def _take(self, firing: Firing, command: AnyCommand, now: Instant) -> AnyFact | None:
+        """Gather one command.  Returns the fact that follows at once, if any."""
+        match command:
+            case StartRun():
+                return self._start_run(firing, command)
+            case Notify():
+                self._notify(firing, command)
+            case RequestApproval():
+                self._request_approval(firing, command, now)
+            case EmitEvent():
+                event = from_mapping(command.event)
+                self.records.append(Outgoing(topic=bus.EVENTS, key=event.ordering_key.encode(), value=event.to_json()))
+            case DeadLetter():
+                self._dead_letter(firing, command, now)
+        return None
+
+    def _start_run(self, firing: Firing, command: StartRun) -> AnyFact:
+        if command.flow not in self.flows:
+            error = f"no worker has registered the flow {command.flow!r}; start one that has it, or deploy it"
+            return StepFailed(command.step, error, retryable=True, attempt=command.attempt)
+        self.runs.append(
+            NewRun(
+                id=command.run_id,
+                flow=command.flow,
+                parameters=msgspec.json.encode(command.parameters).decode(),
+                namespace=firing.namespace,
+                pool=command.pool or self.flows[command.flow],
+                nonce=command.nonce,
+                firing_id=firing.id,
+                lane=self.lane,
+                step=command.step,
+                report=1,
+                correlationid=command.correlationid,
+                causationid=command.causationid,
+                traceparent=command.traceparent,
+                hops=command.hops,
+                actor=f"automation/{firing.automation}",
+            )
+        )
+        return StepSucceeded(command.step, {"run_id": command.run_id})
+
+    def _notify(self, firing: Firing, command: Notify) -> None:
+        retry = {name: getattr(command, name) for name in ("attempts", "delay", "backoff", "max_delay")}
+        body = {"text": command.text, "title": command.title, "retry": retry}
+        self.deliveries.append(
+            {
+                "id": command.notification_id,
+                "namespace": firing.namespace,
+                "firing_id": firing.id,
+                "lane": self.lane,
+                "step": command.step,
+                "automation": firing.automation,
+                "channel": command.channel,
+                "status": "pending",
+                "body": msgspec.json.encode(body).decode(),
+                "nonce": command.nonce,
+                "correlationid": firing.correlationid,
+                "causationid": firing.causationid,
+                "traceparent": firing.traceparent,
+                "hops": firing.hops + 1,
+            }
+        )
+        value = msgspec.json.encode({"v": 1, "delivery": command.notification_id, "namespace": firing.namespace})
+        self.records.append(Outgoing(topic=bus.NOTIFICATIONS, key=command.notification_id.encode(), value=value))
+
+    def _request_approval(self, firing: Firing, command: RequestApproval, now: Instant) -> None:
+        asked = Approval(
+            command.approval_id,
+            command.ask,
+            command.approvers,
+            now,
+            command.deadline,
+            command.needs,
+            command.four_eyes,
+            command.on_timeout,
+            command.shown,
+            starter_of(firing),
+        )
+        self.approvals.append(
+            {
+                "id": asked.id,
+                "namespace": firing.namespace,
+                "firing_id": firing.id,
+                "lane": self.lane,
+                "step": command.step,
+                "automation": firing.automation,
+                "status": "pending",
+                "ask": asked.ask,
+                "body": asked.to_json().decode(),
+                "expires_at": asked.deadline,
+            }
+        )
+        data = {"automation": firing.automation, "ask": asked.ask, "approvers": list(asked.approvers)}
+        self.records.append(self._told("penstock.approval.requested", firing, asked.id, now, data))
+
+    def _dead_letter(self, firing: Firing, command: DeadLetter, now: Instant) -> None:
+        _log.warning("firing.dead_lettered", automation=firing.automation, firing=firing.id, reason=command.reason)
+        topic, _, partition = self.lane.rpartition("/")
+        origin = Origin(topic, int(partition), automation=firing.automation, firing=firing.id)
+        self.records.append(
+            dead_letter(command.reason, origin, value=firing.to_json(), namespace=firing.namespace, at=now)
+        )
+        data = {"automation": firing.automation, "firing": firing.id, "step": command.step, "reason": command.reason}
+        self.records.append(self._told("penstock.action.dead_lettered", firing, firing.id, now, data))
+
+    def _told(self, type_: str, firing: Firing, subject: str, now: Instant, data: dict[str, Any]) -> Outgoing:
+        return system_event(
+            type_,
+            subject=subject,
+            data=data,
+            at=now,
+            namespace=firing.namespace,
+            event_id=derived_id(type_, firing.id, subject),
+            correlationid=firing.correlationid,
+            causationid=firing.causationid,
+            traceparent=firing.traceparent,
+            hops=firing.hops + 1,
+        )
+
+
+def starter_of(firing: Firing) -> str | None:
+    """The person whose event set the firing going, where the door at which it came in has noted one."""
+    actor = str((firing.events[-1] if firing.events else {}).get("actor") or "")
+    return actor if actor.startswith("user/") else None
+
+
+async def registered_flows(connection: AsyncConnection, namespace: str) -> dict[str, str]:
+    """The pool of each flow that a worker has registered."""
+    rows = await connection.execute(sa.select(flow.c.name, flow.c.pool).where(flow.c.namespace == namespace))
+    return {row.name: row.pool for row in rows}

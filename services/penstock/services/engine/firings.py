@@ -1,0 +1,161 @@
+"""Carries firings on: facts and timers, by the owner of the lane, under its epoch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.automations.facts import AnyFact, TimerDue
+from penstock.automations.firing import Firing
+from penstock.services import hints as hint
+from penstock.services.context import Context
+from penstock.services.database import StaleEpochError, clock, is_broken, unavailable
+from penstock.services.database.records import publish_later
+from penstock.services.database.tables import fact, firing
+from penstock.services.dead_letters import Origin, dead_letter
+from penstock.services.engine.compiled import CompiledRules
+from penstock.services.engine.decisions import firing_row
+from penstock.services.engine.effects import Effects, registered_flows, wall_clock
+from penstock.services.engine.ownership import Lane, Ownership, hold
+from penstock.services.engine.relay import Relay
+
+_log = structlog.get_logger()
+_BATCH = 500
+_decoder: msgspec.json.Decoder[AnyFact] = msgspec.json.Decoder(AnyFact)
+
+Row = sa.Row[Any]
+
+
+class Firings:
+    """Advances the firings of the lanes that this process owns."""
+
+    def __init__(self, context: Context, ownership: Ownership, rules: CompiledRules, relay: Relay) -> None:
+        self._context, self._ownership, self._rules, self._relay = context, ownership, rules, relay
+        self._database = context.database
+
+    async def run(self) -> None:
+        """Until cancelled; woken by hints, and looking by itself twice a second."""
+        while True:
+            await self._context.hints.wait(hint.FACTS, timeout=0.5)
+            try:
+                while await self.take_facts() == _BATCH:
+                    pass
+                await self.take_timers()
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                _log.warning("firings.database_away", error=str(error))
+                await asyncio.sleep(0.25)
+
+    async def take_facts(self) -> int:
+        """One batch of the inbox.  Returns how many facts there were."""
+        lanes = {lane.name: lane for lane in self._ownership.lanes()}
+        query = sa.select(fact).where(fact.c.lane.in_(list(lanes))).order_by(fact.c.id).limit(_BATCH)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        by_lane: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            by_lane[row.lane].append(row)
+        await asyncio.gather(*(self._guarded(lanes[name], mine) for name, mine in by_lane.items()))
+        return len(rows)
+
+    async def take_timers(self) -> None:
+        """Firings whose timer is due."""
+        lanes = {lane.name: lane for lane in self._ownership.lanes()}
+        due = firing.c.lane.in_(list(lanes)) & (firing.c.wake_at <= clock.now())
+        async with self._database.read() as connection:
+            rows = (await connection.execute(sa.select(firing.c.id, firing.c.lane).where(due).limit(_BATCH))).all()
+        for row in rows:
+            try:
+                await self._wake(lanes[row.lane], row.id)
+            except StaleEpochError:
+                await self._ownership.lost(lanes[row.lane])
+
+    async def _guarded(self, lane: Lane, rows: Sequence[Row]) -> None:
+        try:
+            await self._narrowed(lane, rows)
+        except StaleEpochError:
+            await self._ownership.lost(lane)
+
+    async def _narrowed(self, lane: Lane, rows: Sequence[Row]) -> None:
+        """Like a stage's batch: what cannot be handled is narrowed down, and buried alone."""
+        try:
+            await self._apply(lane, rows)
+        except StaleEpochError:
+            raise
+        except Exception as error:
+            if unavailable(error) or is_broken(error):
+                raise
+            if len(rows) == 1:
+                _log.exception("firing.cannot_advance", firing=rows[0].firing_id)
+                await self._bury(lane, rows[0], f"{type(error).__name__}: {error}")
+                return
+            half = len(rows) // 2
+            await self._narrowed(lane, rows[:half])
+            await self._narrowed(lane, rows[half:])
+
+    async def _apply(self, lane: Lane, rows: Sequence[Row]) -> None:
+        async with self._database.begin() as connection:
+            await hold(connection, lane)
+            firings = await self._load(connection, {row.firing_id for row in rows})
+            effects = await self._effects(connection, lane)
+            for row in rows:
+                if row.firing_id in firings:
+                    found = firings[row.firing_id]
+                    firings[row.firing_id] = await self._drive(effects, found, _decoder.decode(row.body))
+            await self._save(connection, list(firings.values()))
+            await effects.write(connection, self._database)
+            await connection.execute(sa.delete(fact).where(fact.c.id.in_([row.id for row in rows])))
+        self._relay.wake()
+
+    async def _wake(self, lane: Lane, firing_id: str) -> None:
+        async with self._database.begin() as connection:
+            await hold(connection, lane)
+            effects = await self._effects(connection, lane)
+            found = await self._load(connection, {firing_id})
+            for value in found.values():
+                driven = await self._drive(effects, value, TimerDue(value.cursor))
+                await self._save(connection, [driven])
+            await effects.write(connection, self._database)
+        self._relay.wake()
+
+    async def _drive(self, effects: Effects, value: Firing, told: AnyFact) -> Firing:
+        rules = await self._rules.get(value.revision)
+        return effects.drive(value, told, wall_clock(), rules.automations[value.automation])
+
+    async def _effects(self, connection: AsyncConnection, lane: Lane) -> Effects:
+        namespace = self._context.settings.namespace
+        return Effects(namespace, lane.name, await registered_flows(connection, namespace))
+
+    async def _load(self, connection: AsyncConnection, ids: set[str]) -> dict[str, Firing]:
+        rows = await connection.execute(sa.select(firing.c.id, firing.c.body).where(firing.c.id.in_(list(ids))))
+        return {row.id: Firing.from_json(row.body) for row in rows}
+
+    async def _save(self, connection: AsyncConnection, firings: Sequence[Firing]) -> None:
+        rows = [{"b_" + name: value for name, value in firing_row(each).items()} for each in firings]
+        if not rows:
+            return
+        columns = ("status", "body", "wake_at", "format")
+        values: dict[str, Any] = {name: sa.bindparam("b_" + name) for name in columns}
+        update = sa.update(firing).where(firing.c.id == sa.bindparam("b_id")).values(updated=clock.now(), **values)
+        keep = {f"b_{name}" for name in (*columns, "id")}
+        await connection.execute(update, [{name: row[name] for name in keep} for row in rows])
+
+    async def _bury(self, lane: Lane, row: Row, reason: str) -> None:
+        """A fact that cannot be applied: to the dead letters, and its firing ends."""
+        origin = Origin(lane.topic, lane.partition, firing=row.firing_id)
+        letter = dead_letter(reason, origin, value=row.body.encode(), namespace=row.namespace)
+        async with self._database.begin() as connection:
+            await hold(connection, lane)
+            ended = sa.update(firing).where(firing.c.id == row.firing_id)
+            await connection.execute(ended.values(status="dead_lettered", wake_at=None, updated=clock.now()))
+            await publish_later(connection, lane.name, [letter])
+            await connection.execute(sa.delete(fact).where(fact.c.id == row.id))
+        self._relay.wake()

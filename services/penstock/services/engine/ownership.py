@@ -1,0 +1,219 @@
+"""Who owns which partition: leases in the database, the same for both buses.
+
+A taking raises the partition's epoch; every commit of its owner carries the epoch, so an owner that was stopped past
+its lease and continues changes nothing. Partitions are handed over one by one and no rebalance stops the others (with
+Kafka's consumer groups, aiokafka has eager rebalances only: each one stops the whole group).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.events.bus import TopicPartition
+from penstock.events.instants import microseconds
+from penstock.services.database import Database, StaleEpochError, clock, unavailable
+from penstock.services.database.tables import member, position
+
+_log = structlog.get_logger()
+FROM_THE_BEGINNING = -1
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A partition that this process owns, and how far it has come."""
+
+    topic: str
+    partition: int
+    epoch: int
+    position: int  # as committed
+    revision: int
+    read: int = field(init=False)  # read and handled, perhaps not committed yet
+    leaving: bool = False  # to be handed back as soon as its stage has finished its batch
+
+    def __post_init__(self) -> None:
+        self.read = self.position
+
+    @property
+    def key(self) -> TopicPartition:
+        """Its name on the bus."""
+        return TopicPartition(self.topic, self.partition)
+
+    @property
+    def name(self) -> str:
+        """Its name in the outbox and in firings."""
+        return f"{self.topic}/{self.partition}"
+
+
+class Ownership:
+    """Takes a fair share of every topic's partitions and keeps it."""
+
+    def __init__(self, database: Database, instance: str, lease: timedelta) -> None:
+        self._database, self._instance = database, instance
+        self._lease = microseconds(lease)
+        self._topics: dict[str, int] = {}
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self.changed = asyncio.Event()
+
+    def lanes(self, topic: str | None = None) -> list[Lane]:
+        """What this process owns now, of one topic or of all."""
+        return [lane for lane in self._lanes.values() if topic is None or lane.topic == topic]
+
+    def owns(self, lane: Lane) -> bool:
+        """Whether this very taking still holds."""
+        return self._lanes.get(lane.key) is lane
+
+    async def add_topic(self, topic: str, partitions: int) -> None:
+        """Share the partitions of this topic; a row is made for each one that has none."""
+        rows = [{"topic": topic, "partition": number} for number in range(partitions)]
+        async with self._database.begin() as connection:
+            await connection.execute(self._database.insert(position).on_conflict_do_nothing(), rows)
+        self._topics[topic] = partitions
+
+    async def run(self) -> None:
+        """Renew, take and hand back until cancelled; the lease is renewed three times before it would end."""
+        interval = self._lease / 3_000_000
+        while True:
+            try:
+                await self.balance()
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                _log.warning("ownership.database_away", error=str(error))
+            await asyncio.sleep(min(interval, 1.0))
+
+    async def balance(self) -> None:
+        """One round: renew what is ours, forget what is lost, take what is free, offer what is too much."""
+        async with self._database.begin() as connection:
+            await self._greet(connection)
+            kept = await self._renew(connection)
+            members = await self._members(connection)
+            taken = [lane for topic in self._topics for lane in await self._take(connection, topic, kept, members)]
+        before = set(self._lanes)
+        for key in before - kept:
+            _log.info("ownership.lost", partition=str(key), epoch=self._lanes[key].epoch)
+            del self._lanes[key]
+        for lane in taken:
+            _log.info("ownership.taken", partition=lane.name, epoch=lane.epoch, position=lane.position)
+            self._lanes[lane.key] = lane
+        self._offer(members)
+        if taken or before != set(self._lanes):
+            self.changed.set()
+
+    async def hand_back(self, lane: Lane) -> None:
+        """Let another one take it at once."""
+        if self.owns(lane):
+            del self._lanes[lane.key]
+        mine = (position.c.topic == lane.topic) & (position.c.partition == lane.partition)
+        async with self._database.begin() as connection:
+            await connection.execute(
+                sa.update(position)
+                .where(mine, position.c.owner == self._instance, position.c.epoch == lane.epoch)
+                .values(owner=None, lease_until=0)
+            )
+
+    async def leave(self) -> None:
+        """Hand back everything, and be counted no more."""
+        self._lanes.clear()
+        async with self._database.begin() as connection:
+            await connection.execute(
+                sa.update(position).where(position.c.owner == self._instance).values(owner=None, lease_until=0)
+            )
+            await connection.execute(sa.delete(member).where(member.c.id == self._instance))
+
+    async def lost(self, lane: Lane) -> None:
+        """A commit found another epoch: it is somebody else's now."""
+        _log.warning("ownership.stale", partition=lane.name, epoch=lane.epoch)
+        if self.owns(lane):
+            del self._lanes[lane.key]
+
+    async def _greet(self, connection: AsyncConnection) -> None:
+        row = {"id": self._instance, "kind": "engine", "seen_until": clock.now() + self._lease}
+        await connection.execute(
+            self._database.insert(member)
+            .values(**row)
+            .on_conflict_do_update(index_elements=["id"], set_={"seen_until": row["seen_until"]})
+        )
+
+    async def _renew(self, connection: AsyncConnection) -> set[TopicPartition]:
+        rows = await connection.execute(
+            sa.update(position)
+            .where(position.c.owner == self._instance)
+            .values(lease_until=clock.now() + self._lease)
+            .returning(position.c.topic, position.c.partition, position.c.epoch)
+        )
+        found = {TopicPartition(topic, number): epoch for topic, number, epoch in rows}
+        return {key for key, lane in self._lanes.items() if found.get(key) == lane.epoch}
+
+    async def _members(self, connection: AsyncConnection) -> int:
+        await connection.execute(sa.delete(member).where(member.c.seen_until < clock.now() - self._lease))
+        alive = sa.select(sa.func.count()).where(member.c.kind == "engine", member.c.seen_until >= clock.now())
+        return max(1, (await connection.execute(alive)).scalar_one())
+
+    async def _take(
+        self, connection: AsyncConnection, topic: str, kept: set[TopicPartition], members: int
+    ) -> list[Lane]:
+        wanted = self._share(topic, members) - sum(1 for key in kept if key.topic == topic)
+        if wanted <= 0:
+            return []
+        free = (position.c.owner.is_(None)) | (position.c.lease_until < clock.now())
+        if not self._lanes:  # a process that starts anew under its old name takes its own back
+            free |= position.c.owner == self._instance
+        numbers = sa.select(position.c.partition).where(position.c.topic == topic, free)
+        numbers = numbers.where(position.c.partition < self._topics[topic]).limit(wanted)
+        if not self._database.is_sqlite:
+            numbers = numbers.with_for_update(skip_locked=True)
+        rows = await connection.execute(
+            sa.update(position)
+            .where(position.c.topic == topic, position.c.partition.in_(numbers.scalar_subquery()))
+            .values(owner=self._instance, epoch=position.c.epoch + 1, lease_until=clock.now() + self._lease)
+            .returning(position.c.partition, position.c.epoch, position.c.position, position.c.revision)
+        )
+        return [Lane(topic, number, epoch, where, revision) for number, epoch, where, revision in rows]
+
+    def _share(self, topic: str, members: int) -> int:
+        return -(-self._topics[topic] // members)
+
+    def _offer(self, members: int) -> None:
+        for topic in self._topics:
+            mine = self.lanes(topic)
+            for lane in mine[self._share(topic, members) :]:
+                lane.leaving = True
+
+
+async def advance_position(connection: AsyncConnection, lane: Lane, *, to: int, revision: int | None = None) -> None:
+    """Move the stored position, first thing in a batch's transaction: it locks the row against any other owner.
+
+    Raises StaleEpochError where another one has taken the partition since, or the stored position is not ours.
+    """
+    values: Mapping[str, object] = {"position": to, "updated": clock.now()}
+    if revision is not None:
+        values = {**values, "revision": revision}
+    changed = await connection.execute(
+        sa.update(position)
+        .where(
+            position.c.topic == lane.topic,
+            position.c.partition == lane.partition,
+            position.c.epoch == lane.epoch,
+            position.c.position == lane.position,
+        )
+        .values(**values)
+    )
+    if changed.rowcount != 1:
+        raise StaleEpochError(f"{lane.name}: epoch {lane.epoch} at position {lane.position} is no longer in force")
+
+
+async def hold(connection: AsyncConnection, lane: Lane) -> None:
+    """Lock the partition's row and prove that it is ours, without moving the position.  Raises StaleEpochError."""
+    mine = (position.c.topic == lane.topic) & (position.c.partition == lane.partition)
+    changed = await connection.execute(
+        sa.update(position).where(mine, position.c.epoch == lane.epoch).values(updated=clock.now())
+    )
+    if changed.rowcount != 1:
+        raise StaleEpochError(f"{lane.name}: epoch {lane.epoch} is no longer in force")

@@ -1,0 +1,205 @@
+"""The loop under both stages: read the partitions that are ours, handle each one's batch, and go back on failure.
+
+Whatever fails for a reason that passes (database or bus away) sends the partition back to its committed position: the
+same records are read again, and handling them twice changes nothing. Whatever the database or a rule refuses is
+narrowed down by halving until the culprit is alone; that record goes to the dead letters, and the line goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import sqlalchemy as sa
+import structlog
+
+from penstock.events.bus import Bus, Reader, Record
+from penstock.events.errors import BusError, PositionLostError
+from penstock.services.cancellation import check_cancelled
+from penstock.services.database import Database, StaleEpochError, is_broken, unavailable
+from penstock.services.database.tables import position
+from penstock.services.engine.ownership import FROM_THE_BEGINNING, Lane, Ownership
+
+_log = structlog.get_logger()
+EachRound: TypeAlias = Callable[[Reader], Awaitable[None]]
+
+
+class Stage(Protocol):
+    """What one stage does with the records of a partition."""
+
+    async def taken(self, lane: Lane) -> None:
+        """The partition is ours from now on: load what belongs to it."""
+
+    async def handle(self, lane: Lane, records: Sequence[Record]) -> None:
+        """Decide on these and commit, or leave the commit to `settle`; sets `lane.read` (and `lane.position`)."""
+
+    async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
+        """Commit past this record, with a dead letter."""
+
+    async def settle(self, lane: Lane) -> None:
+        """Commit what is handled and not committed yet."""
+
+    async def gap(self, lane: Lane, lost: PositionLostError) -> None:
+        """Records between the stored position and the oldest one left are gone: say so, and go on from there."""
+
+
+class PartitionLoop:
+    """Drives one stage over the partitions of its topics."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        topics: Sequence[str],
+        *,
+        bus: Bus,
+        database: Database,
+        ownership: Ownership,
+        batch: int,
+        may_read: Callable[[], bool],
+        each_round: EachRound | None = None,
+    ) -> None:
+        self._stage, self._topics, self._bus, self._database = stage, topics, bus, database
+        self._ownership, self._batch, self._may_read, self._each_round = ownership, batch, may_read, each_round
+        self._reader = bus.reader()
+        self._reading: dict[tuple[str, int], Lane] = {}
+        self._backoff = 0.0
+
+    async def run(self) -> None:
+        """Read until cancelled; what is handled by then is committed."""
+        try:
+            while True:
+                await self._reconcile()
+                await self._round()
+                check_cancelled()
+        finally:
+            await asyncio.shield(self._finish())
+
+    async def _round(self) -> None:
+        if not self._may_read():
+            await asyncio.sleep(0.05)
+            return
+        try:
+            batches = await self._reader.poll(max_records=self._batch, timeout=0.2)
+        except PositionLostError as lost:
+            await self._lost_position(self._reading[lost.topic, lost.partition], lost)
+            return
+        except BusError as error:
+            _log.warning("engine.bus_away", error=str(error))
+            await asyncio.sleep(0.5)
+            return
+        known = [(self._reading.get((key.topic, key.partition)), records) for key, records in batches.items()]
+        await asyncio.gather(*(self._guarded(lane, records) for lane, records in known if lane is not None))
+        if self._each_round is not None:
+            await self._each_round(self._reader)
+
+    async def _guarded(self, lane: Lane, records: Sequence[Record]) -> None:
+        try:
+            await self._narrowed(lane, records)
+            self._backoff = 0.0
+        except StaleEpochError:
+            await self._ownership.lost(lane)
+        except Exception as error:
+            if not (isinstance(error, BusError) or unavailable(error)):
+                raise
+            _log.warning("engine.going_back", partition=lane.name, position=lane.position, error=str(error))
+            await self._go_back(lane)
+
+    async def _narrowed(self, lane: Lane, records: Sequence[Record]) -> None:
+        try:
+            await self._stage.handle(lane, records)
+        except (StaleEpochError, BusError):
+            raise
+        except Exception as error:
+            if unavailable(error) or is_broken(error):
+                raise
+            if len(records) == 1:
+                _log.error("engine.dead_letter", partition=lane.name, offset=records[0].offset, error=str(error))
+                await self._stage.bury(lane, records[0], f"{type(error).__name__}: {error}", traceback.format_exc())
+                return
+            half = len(records) // 2
+            await self._narrowed(lane, records[:half])
+            await self._narrowed(lane, records[half:])
+
+    async def _reconcile(self) -> None:
+        """Read what is ours, stop reading what is not, hand back what is too much."""
+        owned = {lane.key: lane for topic in self._topics for lane in self._ownership.lanes(topic)}
+        for key, lane in list(self._reading.items()):
+            if owned.get(lane.key) is not lane:
+                await self._reader.drop(lane.key)
+                del self._reading[key]
+            elif lane.leaving:
+                await self._hand_back(lane)
+                owned.pop(lane.key)
+        for lane in owned.values():
+            if (lane.topic, lane.partition) not in self._reading and not lane.leaving:
+                await self._begin(lane)
+
+    async def _begin(self, lane: Lane) -> None:
+        try:
+            await self._stage.taken(lane)
+            await self._start_reading(lane)
+        except StaleEpochError:
+            await self._ownership.lost(lane)
+            return
+        except Exception as error:
+            if not (isinstance(error, BusError) or unavailable(error)):
+                raise
+            _log.warning("engine.cannot_begin", partition=lane.name, error=str(error))
+            await asyncio.sleep(0.2)
+            return
+        self._reading[lane.topic, lane.partition] = lane
+
+    async def _start_reading(self, lane: Lane) -> None:
+        if lane.position == FROM_THE_BEGINNING:
+            await self._reader.take(lane.key, await self._bus.beginning(lane.key))
+            return
+        try:
+            await self._reader.take(lane.key, lane.position)
+        except PositionLostError as lost:
+            await self._stage.gap(lane, lost)
+            await self._reader.take(lane.key, lane.position)
+
+    async def _lost_position(self, lane: Lane, lost: PositionLostError) -> None:
+        await self._reader.drop(lane.key)
+        await self._stage.gap(lane, lost)
+        await self._reader.take(lane.key, lane.position)
+
+    async def _go_back(self, lane: Lane) -> None:
+        """To the committed position: as the database knows it, for a commit may have gone through unheard."""
+        self._backoff = min(2.0, self._backoff * 2 or 0.05)
+        await asyncio.sleep(self._backoff)
+        self._reading.pop((lane.topic, lane.partition), None)
+        await self._reader.drop(lane.key)
+        row = sa.select(position.c.position, position.c.epoch).where(
+            position.c.topic == lane.topic, position.c.partition == lane.partition
+        )
+        try:
+            async with self._database.read() as connection:
+                where, epoch = (await connection.execute(row)).one()
+        except Exception as error:
+            if not unavailable(error):
+                raise
+            return  # the next round tries to begin again
+        if epoch != lane.epoch:
+            await self._ownership.lost(lane)
+        lane.position = lane.read = where
+
+    async def _hand_back(self, lane: Lane) -> None:
+        try:
+            await self._stage.settle(lane)
+        except StaleEpochError:
+            _log.info("engine.already_taken", partition=lane.name)
+        await self._reader.drop(lane.key)
+        self._reading.pop((lane.topic, lane.partition), None)
+        await self._ownership.hand_back(lane)
+
+    async def _finish(self) -> None:
+        for lane in list(self._reading.values()):
+            try:
+                async with asyncio.timeout(5):
+                    await self._stage.settle(lane)
+            except Exception as error:  # stopping: what is not committed is read again by the next owner
+                _log.info("engine.left_uncommitted", partition=lane.name, error=str(error))
+        await self._reader.close()

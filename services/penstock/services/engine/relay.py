@@ -1,0 +1,105 @@
+"""The relay: publishes outbox rows in order, lane by lane, and deletes them once the bus has acknowledged.
+
+Rows are selected by being there, never by a cursor: a row that commits late is still seen. A crash between publishing
+and deleting publishes again; every reader takes that (wake-ups only wake, events have identities).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import sqlalchemy as sa
+import structlog
+
+from penstock.events.bus import Bus, Outgoing, Publisher
+from penstock.events.errors import BusError
+from penstock.services import hints as hint
+from penstock.services.cancellation import check_cancelled
+from penstock.services.database import Database, unavailable
+from penstock.services.database.tables import outbox
+from penstock.services.engine.ownership import Ownership
+from penstock.services.hints import Hints
+
+_log = structlog.get_logger()
+_BATCH = 2_000
+_PARTITIONS = 6  # of a topic that a record is the first for: wake-ups, notifications, dead letters
+
+
+class Relay:
+    """Publishes the outbox of the lanes that this process owns."""
+
+    def __init__(self, database: Database, bus: Bus, ownership: Ownership, hints: Hints, ceiling: int) -> None:
+        self._database, self._bus, self._ownership, self._hints = database, bus, ownership, hints
+        self._ceiling = ceiling
+        self._publisher: Publisher | None = None
+        self._topics: set[str] = set()  # those that are known to be there
+        self.congested = False
+
+    def wake(self) -> None:
+        """There are new rows."""
+        self._hints.wake(hint.OUTBOX)
+
+    async def run(self) -> None:
+        """Relay until cancelled; woken by hints, and looking by itself four times a second."""
+        try:
+            while True:
+                await self._hints.wait(hint.OUTBOX, timeout=0.25)
+                await self._guarded()
+                check_cancelled()
+        finally:
+            if self._publisher is not None:
+                await self._publisher.close()
+
+    async def _guarded(self) -> None:
+        try:
+            while await self.relay() == _BATCH:
+                await self._measure()
+            self.congested = False
+        except BusError as error:
+            _log.warning("relay.bus_away", error=str(error))
+            await self._measure()
+            await asyncio.sleep(0.25)
+        except Exception as error:
+            if not unavailable(error):
+                raise
+            _log.warning("relay.database_away", error=str(error))
+            await asyncio.sleep(0.25)
+
+    async def relay(self) -> int:
+        """One batch.  Returns how many rows were published."""
+        names = [lane.name for lane in self._ownership.lanes()]
+        if not names:
+            return 0
+        rows_of = sa.select(outbox).where(outbox.c.lane.in_(names)).order_by(outbox.c.id).limit(_BATCH)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(rows_of)).all()
+        if rows:
+            if self._publisher is None:
+                self._publisher = await self._bus.publisher()
+            for name in {row.topic for row in rows} - self._topics:
+                await self._bus.ensure_topic(name, _PARTITIONS)
+                self._topics.add(name)
+            await self._publisher.publish([_outgoing(row) for row in rows])
+            await self._forget([row.id for row in rows])
+        return len(rows)
+
+    async def _forget(self, ids: list[int]) -> None:
+        await self._database.write(lambda connection: connection.execute(sa.delete(outbox).where(outbox.c.id.in_(ids))))
+
+    async def _measure(self) -> None:
+        names = [lane.name for lane in self._ownership.lanes()]
+        some = sa.select(outbox.c.id).where(outbox.c.lane.in_(names)).limit(self._ceiling + 1).subquery()
+        try:
+            async with self._database.read() as connection:
+                unsent = (await connection.execute(sa.select(sa.func.count()).select_from(some))).scalar_one()
+        except Exception as error:
+            if not unavailable(error):
+                raise
+            return
+        self.congested = unsent > self._ceiling
+
+
+def _outgoing(row: sa.Row[tuple[object, ...]]) -> Outgoing:
+    headers = tuple((name, value.encode()) for name, value in json.loads(row.headers))
+    return Outgoing(topic=row.topic, value=row.value, key=row.key, partition=row.partition, headers=headers)

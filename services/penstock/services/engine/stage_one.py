@@ -1,0 +1,218 @@
+"""Stage one: reads events, matches them against the rules, and keeps no state.
+
+A rule that one event decides is decided here. For a rule with windows it writes one record per (event, match partition)
+to `penstock.matches`, in order and acknowledged, and only then stores its position: a crash between the two writes the
+same records again, and stage two drops them by their origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+from penstock.events.codec import from_record
+
+from penstock.events import bus
+from penstock.events.bus import Outgoing, Publisher, Reader, Record
+from penstock.events.errors import InvalidEventError, PositionLostError
+from penstock.events.event import RESERVED_PREFIX, Envelope
+from penstock.services.context import Context
+from penstock.services.database.records import publish_later, system_event
+from penstock.services.dead_letters import Origin, dead_letter
+from penstock.services.engine.compiled import Compiled, CompiledRules
+from penstock.services.engine.decisions import Decisions, Made
+from penstock.services.engine.match_records import Matched, MatchRecord, Progress, outgoing, progress_to_all
+from penstock.services.engine.ownership import Lane, Ownership, advance_position
+from penstock.services.engine.relay import Relay
+from penstock.services.engine.revisions import change_revision
+from penstock.triggers.evidence import Decided, Evidence
+from penstock.triggers.keys import key_of, partition_of
+
+_log = structlog.get_logger()
+_SETTLE = 1.0  # seconds after which a position moves although nothing was decided
+_PROGRESS = 1.0  # seconds between progress records
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch of events comes to."""
+
+    made: list[Made] = field(default_factory=list)
+    matches: list[Outgoing] = field(default_factory=list)
+    refused: list[Outgoing] = field(default_factory=list)  # dead letters
+
+    @property
+    def must_commit(self) -> bool:
+        """Whether there is more to store than a position."""
+        return bool(self.made or self.refused)
+
+
+class StageOne:
+    """The stage over `penstock.events` and `penstock.system`."""
+
+    def __init__(
+        self, context: Context, ownership: Ownership, rules: CompiledRules, decisions: Decisions, relay: Relay
+    ) -> None:
+        self._context, self._ownership, self._rules = context, ownership, rules
+        self._decisions, self._relay = decisions, relay
+        self._database = context.database
+        self._namespace = context.settings.namespace
+        self._publisher: Publisher | None = None
+        self._connecting = asyncio.Lock()
+        self._settled: dict[Lane, float] = {}
+        self._told = 0.0
+
+    async def taken(self, lane: Lane) -> None:
+        """Nothing to load: the stage is stateless."""
+
+    async def handle(self, lane: Lane, records: Sequence[Record]) -> None:
+        """Match, forward, decide, commit."""
+        rules = await change_revision(self._database, self._rules, lane, await self._rules.current())
+        outcome = match(rules, self._namespace, records)
+        if outcome.matches:
+            await (await self._connected()).publish(outcome.matches)
+        lane.read = records[-1].offset + 1
+        if outcome.must_commit:
+            await self._commit(lane, rules, outcome)
+        elif self._overdue(lane):
+            await self.settle(lane)
+
+    async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
+        """Commit past one record, with a dead letter."""
+        lane.read = record.offset + 1
+        rules = await self._rules.get(lane.revision)
+        await self._commit(lane, rules, Outcome(refused=[dead_letter_of(record, reason, stack)]))
+
+    async def settle(self, lane: Lane) -> None:
+        """Store how far we have read."""
+        if lane.read != lane.position:
+            await self._commit(lane, await self._rules.get(lane.revision), Outcome())
+
+    async def gap(self, lane: Lane, lost: PositionLostError) -> None:
+        """Go on from the oldest record left, and say what is missing."""
+        await tell_gap(self._context, lane, lost)
+
+    async def each_round(self, reader: Reader) -> None:
+        """Settle idle partitions, and tell every match partition how far each of ours has been read."""
+        for lane in self._lanes():
+            if lane.read != lane.position and self._overdue(lane):
+                await self.settle(lane)
+        if time.monotonic() - self._told >= _PROGRESS:
+            self._told = time.monotonic()
+            await self._tell_progress(reader)
+
+    async def close(self) -> None:
+        """Let go of the publisher."""
+        if self._publisher is not None:
+            await self._publisher.close()
+
+    async def _commit(self, lane: Lane, rules: Compiled, outcome: Outcome) -> None:
+        async with self._database.begin() as connection:
+            await advance_position(connection, lane, to=lane.read)
+            await self._decisions.write(connection, lane, rules, outcome.made)
+            await publish_later(connection, lane.name, outcome.refused)
+        lane.position = lane.read
+        self._settled[lane] = time.monotonic()
+        if outcome.must_commit:
+            self._relay.wake()
+
+    async def _tell_progress(self, reader: Reader) -> None:
+        ends = await reader.ends()
+        told = [
+            Progress(lane.topic, lane.partition, ends[lane.key].at)
+            for lane in self._lanes()
+            if lane.key in ends and ends[lane.key].position <= lane.read
+        ]
+        if told:
+            await (await self._connected()).publish(progress_to_all(told, bus.MATCH_PARTITIONS))
+
+    async def _connected(self) -> Publisher:
+        async with self._connecting:
+            if self._publisher is None:
+                self._publisher = await self._context.bus.publisher()
+        return self._publisher
+
+    def _overdue(self, lane: Lane) -> bool:
+        return time.monotonic() - self._settled.setdefault(lane, 0.0) >= _SETTLE
+
+    def _lanes(self) -> list[Lane]:
+        return [*self._ownership.lanes(bus.EVENTS), *self._ownership.lanes(bus.SYSTEM)]
+
+
+def match(rules: Compiled, namespace: str, records: Sequence[Record]) -> Outcome:
+    """What the events of one partition come to under one revision.  Pure."""
+    outcome = Outcome()
+    for record in records:
+        try:
+            body, envelope = from_record(record.headers, record.value)
+            if record.topic == bus.EVENTS and envelope.type.startswith(RESERVED_PREFIX):
+                raise InvalidEventError(f"{envelope.type!r} is reserved for Penstock's own services", field="type")  # noqa: TRY301 -- one place that refuses
+        except InvalidEventError as error:
+            outcome.refused.append(dead_letter_of(record, f"InvalidEventError: {error}"))
+            continue
+        names = rules.matching(body)
+        if names:
+            _take_in(rules, namespace, outcome, record, body, envelope, names)
+    return outcome
+
+
+def _take_in(
+    rules: Compiled,
+    namespace: str,
+    outcome: Outcome,
+    record: Record,
+    body: bytes,
+    envelope: Envelope,
+    names: set[str],
+) -> None:
+    mapping = msgspec.json.decode(body)
+    windows: dict[int, list[Matched]] = defaultdict(list)
+    for name in sorted(names):
+        automation = rules.automations[name]
+        key = key_of(mapping, automation.trigger.per)
+        if automation.trigger.stateless:
+            evidence = Evidence(envelope.at(record.appended_at), envelope.source, envelope.id, body)
+            decided = Decided("fired", record.appended_at, (evidence,))
+            outcome.made.append(Made(automation, key, decided))
+        else:
+            home = partition_of(namespace, name, key, bus.MATCH_PARTITIONS)
+            windows[home].append(Matched(name, automation.when_digest, key))
+    for home, matched in windows.items():
+        found = MatchRecord(
+            namespace=namespace,
+            revision=rules.revision,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            arrival=record.appended_at,
+            event=msgspec.Raw(body),
+            matched=tuple(matched),
+        )
+        outcome.matches.append(outgoing(found, home))
+
+
+def dead_letter_of(record: Record, reason: str, stack: str = "") -> Outgoing:
+    """The dead letter of a record as it was read."""
+    origin = Origin(record.topic, record.partition, record.offset)
+    return dead_letter(reason, origin, value=record.value, key=record.key, headers=record.headers, stack=stack)
+
+
+async def tell_gap(context: Context, lane: Lane, lost: PositionLostError) -> None:
+    """Move the position to the oldest record left, and raise `penstock.engine.gap` with both offsets."""
+    _log.error("engine.gap", partition=lane.name, wanted=lost.wanted, found=lost.found)
+    event = system_event(
+        "penstock.engine.gap",
+        subject=lane.name,
+        at=time.time_ns() // 1_000,
+        namespace=context.settings.namespace,
+        data={"topic": lost.topic, "partition": lost.partition, "wanted": lost.wanted, "found": lost.found},
+    )
+    async with context.database.begin() as connection:
+        await advance_position(connection, lane, to=lost.found)
+        await publish_later(connection, lane.name, [event])
+    lane.position = lane.read = lost.found
