@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 -- for its place among what is done at the end: see below
 import contextlib
 import os
 import threading
@@ -328,6 +329,8 @@ def _after_fork() -> None:
         emitter._after_fork()
 
 
-atexit.register(_at_exit)
+# Before the executors are shut down, not after, as `atexit` is: a connection that is just being made needs one to look
+# up its host. (They are shut down in reverse order of registering, so theirs must come first: hence its import above.)
+getattr(threading, "_register_atexit", atexit.register)(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

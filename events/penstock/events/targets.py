@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from penstock.events.errors import PenstockError
 
@@ -57,7 +57,10 @@ def parse_target(url: str, key: str = "") -> Target:
         return Target(kind, url.rstrip("/"), key=key)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     prefix = query.pop("prefix", "")
-    server = parts.netloc if kind == "kafka" else urlunsplit(parts._replace(query=urlencode(query)))
+    if kind == "kafka":
+        return Target(kind, parts.netloc, prefix)
+    # By hand: urlunsplit writes unix:/path, which the client does not read.
+    server = f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
     return Target(kind, server, prefix)
 
 
