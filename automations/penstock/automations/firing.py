@@ -32,7 +32,7 @@ from penstock.automations.facts import (
     StepSucceeded,
     TimerDue,
 )
-from penstock.automations.rendering import HopBudgetError, command
+from penstock.automations.rendering import HopBudgetError, command, command_id
 from penstock.automations.rules import Automation
 from penstock.automations.templates import RenderError
 from penstock.events.errors import InvalidEventError
@@ -143,7 +143,8 @@ def _of_current(firing: Firing, fact: AnyFact, now: Instant, automation: Automat
         case StepFailed(), RunStep() | NotifyStep() as step:
             return _refused(firing, fact, step, now, automation)
         case RunEnded(state="completed"), RunStep(wait=True):
-            return _done(firing, {"state": fact.state, "result": fact.result}, now, automation)
+            result = {"run_id": command_id(firing, "run"), "state": fact.state, "result": fact.result}
+            return _done(firing, result, now, automation)
         case RunEnded(), RunStep(wait=True):
             return _failed(firing, f"the run ended as {fact.state}", now, automation)
         case ApprovalDecided(), ApproveStep():

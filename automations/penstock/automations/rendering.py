@@ -61,7 +61,7 @@ def _named_results(firing: Firing, automation: Automation) -> dict[str, Any]:
     return {step.name: firing.results[id_] for id_, step in ids if step.name and id_ in firing.results}
 
 
-def _id(firing: Firing, what: str) -> str:
+def command_id(firing: Firing, what: str) -> str:
     """Of a command: derived from firing and step, whatever the attempt, so that a repeat is the same."""
     return derived_id(what, firing.id, firing.cursor)
 
@@ -75,7 +75,7 @@ def _spend_hop(firing: Firing) -> int:
 def _run(firing: Firing, step: RunStep, variables: dict[str, Any]) -> StartRun:
     return StartRun(
         firing.cursor,
-        _id(firing, "run"),
+        command_id(firing, "run"),
         step.flow,
         render_json(step.parameters, variables),
         step.pool,
@@ -92,7 +92,7 @@ def _notify(firing: Firing, step: NotifyStep, variables: dict[str, Any]) -> Noti
     retry = step.retry
     return Notify(
         firing.cursor,
-        _id(firing, "notification"),
+        command_id(firing, "notification"),
         step.channel,
         step.text.text(variables),
         step.title.text(variables) if step.title else None,
@@ -109,7 +109,7 @@ def _approval(firing: Firing, step: ApproveStep, now: Instant, variables: dict[s
     shown = derived_id("shown", firing.id, firing.cursor, ask, canonical(list(firing.events)))
     return RequestApproval(
         firing.cursor,
-        _id(firing, "approval"),
+        command_id(firing, "approval"),
         ask,
         step.approvers,
         step.needs,
@@ -125,7 +125,7 @@ def _emit(firing: Firing, step: EmitStep, now: Instant, variables: dict[str, Any
     refuse_reserved(step.type)
     event = {
         "specversion": "1.0",
-        "id": _id(firing, "event"),
+        "id": command_id(firing, "event"),
         "source": step.source.text(variables)
         if step.source
         else f"/penstock/automations/{firing.namespace}/{firing.automation}",

@@ -96,12 +96,14 @@ def test_a_run_is_done_when_it_is_accepted_and_its_result_serves_the_next_step()
 
 
 def test_a_run_that_is_waited_for_is_done_when_it_has_ended() -> None:
-    rule = automation("wait", '- {notify: ops, text: "{{ steps.whole.result.km }}"}')
+    rule = automation("wait", '- {notify: ops, text: "{{ steps.whole.result.km }} {{ steps.whole.run_id }}"}')
+    asked = play(rule, Started())[1][0]
     firing, commands = play(rule, Started(), StepSucceeded("0", {"run_id": "r1"}))
     assert (firing.status, commands) == ("waiting", [])
     _, (command,) = advance(firing, RunEnded("0", "completed", {"km": 12}), NOW, rule)
     assert isinstance(command, Notify)
-    assert command.text == "12"
+    assert isinstance(asked, StartRun)
+    assert command.text == f"12 {asked.run_id}"
 
 
 @pytest.mark.parametrize("state", ["failed", "crashed", "timed_out", "cancelled"])
