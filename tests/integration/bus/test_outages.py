@@ -7,10 +7,11 @@ import time
 
 import pytest
 from tests.integration.bus.conftest import Side
-from tests.support.bus import merge, publish, read_all
+from tests.support.bus import merge, publish, read, read_all
 
 from penstock.events.bus import Bus, Outgoing, Publisher, TopicPartition
-from penstock.events.errors import BusError
+from penstock.events.errors import BusError, BusUnavailableError
+from penstock.services.bus import kafka_reader, redis_reader
 
 TOPIC = "penstock.test"
 PARTITIONS = 3
@@ -80,6 +81,24 @@ async def test_a_poll_outlives_an_outage_and_then_returns_what_came(bus: Bus, si
     await publish(bus, [Outgoing(TOPIC, b"back", partition=0)])
     (records,) = (await polling).values()
     assert [record.value for record in records] == [b"back"]
+    await reader.close()
+
+
+async def test_a_broker_that_stays_away_is_reported_in_time(
+    bus: Bus, side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bus.ensure_topic(TOPIC, 1)
+    reader = bus.reader()
+    await reader.take(TopicPartition(TOPIC, 0), 0)
+    await reader.poll(max_records=1, timeout=0.1)
+    monkeypatch.setattr(kafka_reader, "UNAVAILABLE_AFTER", 0.5)
+    monkeypatch.setattr(redis_reader, "UNAVAILABLE_AFTER", 0.5)
+    await side.kill()
+    with pytest.raises(BusUnavailableError, match=r"see whether .* runs"):
+        await reader.poll(max_records=1, timeout=20)
+    await side.start()
+    await publish(bus, [Outgoing(TOPIC, b"x", partition=0)])
+    assert len(await read(reader, 1)) == 1  # it goes on where it was
     await reader.close()
 
 

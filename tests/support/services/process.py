@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -55,14 +56,17 @@ _TAKEN: set[int] = set()
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on and that this process has not handed out yet."""
+    """A port of the loopback that nobody listens on and that this process has not handed out yet.
+
+    Below the range that the kernel gives to outgoing connections: else one of those could sit on the port of a server
+    that is being restarted.
+    """
     while True:
+        port = random.randrange(15_000, 32_000)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port not in _TAKEN:
-            _TAKEN.add(port)
-            return port
+            if port not in _TAKEN and probe.connect_ex(("127.0.0.1", port)):
+                _TAKEN.add(port)
+                return port
 
 
 def new_folder(name: str, owner: str | None = None) -> Path:

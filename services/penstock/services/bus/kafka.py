@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
 from aiokafka import errors
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
@@ -40,7 +41,7 @@ class KafkaBus:
     def __init__(self, address: BusAddress) -> None:
         self._address = address
         self._link = Link(address.server)
-        self._open: list[Reader | Publisher] = []
+        self._open: WeakSet[Reader | Publisher] = WeakSet()  # those that their users still hold
         self._stamped: dict[str, bool] = {}
 
     async def connect(self) -> None:
@@ -93,14 +94,14 @@ class KafkaBus:
     def reader(self) -> Reader:
         """See Bus."""
         reader = KafkaReader(self, Link(self._address.server), self._address.prefix)
-        self._open.append(reader)
+        self._open.add(reader)
         return reader
 
     async def publisher(self) -> Publisher:
         """See Bus."""
         publisher = KafkaPublisher(self._address.server, self._address.prefix)
         await publisher.connect()
-        self._open.append(publisher)
+        self._open.add(publisher)
         return publisher
 
     async def healthy(self) -> bool:
@@ -113,8 +114,8 @@ class KafkaBus:
 
     async def close(self) -> None:
         """See Bus."""
-        while self._open:
-            await self._open.pop().close()
+        for each in list(self._open):
+            await each.close()
         await self._link.close()
 
     async def offsets(self, partitions: Iterable[TopicPartition], *, beginning: bool) -> dict[TopicPartition, int]:

@@ -205,8 +205,9 @@ class KafkaReader:
     def _raise_unavailable(self, now: float) -> None:
         for log in self._logs.values():
             if log.failing_since is not None and now - log.failing_since > UNAVAILABLE_AFTER:
+                waited, log.failing_since = now - log.failing_since, None  # a caller that goes on waits as long again
                 raise BusUnavailableError(
-                    f"{log.asked} could not be read for {now - log.failing_since:.0f} s ({log.failure});"
+                    f"{log.asked} could not be read for {waited:.0f} s ({log.failure});"
                     " see whether Kafka runs and whether the topic still exists"
                 )
 

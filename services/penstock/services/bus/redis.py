@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakSet
 
 from penstock.events.bus import End, Publisher, Reader, Topic, TopicPartition
 from penstock.events.errors import BusUnavailableError
@@ -55,7 +56,7 @@ class RedisBus:
     def __init__(self, address: BusAddress) -> None:
         self._server, self._prefix = address.server, address.prefix
         self._redis = open_client(address.server, _CONNECTIONS)
-        self._open: list[Reader | Publisher] = []
+        self._open: WeakSet[Reader | Publisher] = WeakSet()  # those that their users still hold
         self._stamped: dict[str, bool] = {}
 
     async def connect(self) -> None:
@@ -109,13 +110,13 @@ class RedisBus:
     def reader(self) -> Reader:
         """See Bus."""
         reader = RedisReader(self, open_client(self._server, 1), self._prefix)
-        self._open.append(reader)
+        self._open.add(reader)
         return reader
 
     async def publisher(self) -> Publisher:
         """See Bus."""
         publisher = RedisPublisher(open_client(self._server, 1), self._redis, self._prefix)
-        self._open.append(publisher)
+        self._open.add(publisher)
         await publisher.connect()
         return publisher
 
@@ -129,8 +130,8 @@ class RedisBus:
 
     async def close(self) -> None:
         """See Bus."""
-        while self._open:
-            await self._open.pop().close()
+        for each in list(self._open):
+            await each.close()
         await self._redis.aclose()
 
     async def _stamped_by_producer(self, topic: str) -> bool:

@@ -109,4 +109,5 @@ class RedisReader:
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since > UNAVAILABLE_AFTER:
+            self._failing_since = None  # a caller that goes on waits as long again
             raise unavailable("a read of streams", error, UNAVAILABLE_AFTER) from error
