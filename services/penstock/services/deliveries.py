@@ -25,25 +25,17 @@ FORMAT = 1
 _row = tables.delivery.c
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=False):
-    """The column `body`. Secrets stand in it as placeholders with the row's nonce. delay, max_delay: microseconds."""
+class Message(msgspec.Struct, frozen=True):
+    """The column `body`. Secrets stand in it as placeholders with the row's nonce."""
 
     text: str
     title: str | None = None
-    attempts: int = 5
-    delay: int = 1_000_000
-    backoff: float = 2.0
-    max_delay: int = 300_000_000
+    retry: RetryPolicy = RetryPolicy()
     v: int = FORMAT
 
     def to_json(self) -> str:
         """As it is stored."""
         return msgspec.json.encode(self).decode()
-
-    @property
-    def retry(self) -> RetryPolicy:
-        """How often and after which pauses it is sent again."""
-        return RetryPolicy(self.attempts, self.delay, self.backoff, self.max_delay)
 
 
 @dataclass(frozen=True, slots=True)

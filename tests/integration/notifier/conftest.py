@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from redis.asyncio import Redis
 
+from penstock.automations import RetryPolicy
 from penstock.automations.facts import AnyFact
 from penstock.events.bus import NOTIFICATIONS, Bus, Outgoing
 from penstock.services.bus import connect as connect_bus
@@ -54,9 +55,29 @@ class World:
         async with self.database.begin() as connection:
             await connection.execute(sa.insert(tables.revision).values(created=clock.now(), **row))
 
-    async def notify(self, channel: str = "ops", count: int = 1, wake: bool = True, **message: Any) -> list[str]:
+    async def notify(
+        self,
+        channel: str = "ops",
+        *,
+        count: int = 1,
+        wake: bool = True,
+        attempts: int = 5,
+        firing: bool = True,
+        **message: Any,
+    ) -> list[str]:
+        self,
+        channel: str = "ops",
+        count: int = 1,
+        wake: bool = True,
+        attempts: int = 5,
+        firing: bool = True,
+        **message: Any,
+    ) -> list[str]:
         """What the engine does: rows first, then records that wake."""
-        rows = [self._row(channel, Message(**{"text": "hello", "delay": 10_000, **message})) for _ in range(count)]
+        retry = RetryPolicy(attempts=attempts, delay=10_000)
+        rows = [self._row(channel, Message(**{"text": "hello", "retry": retry, **message})) for _ in range(count)]
+        for row in () if firing else rows:
+            row |= {"firing_id": None, "lane": None, "step": None}
         async with self.database.begin() as connection:
             await connection.execute(sa.insert(tables.delivery).values(created=clock.now()), rows)
         ids = [row["id"] for row in rows]
@@ -77,7 +98,7 @@ class World:
         return {
             "id": name, "firing_id": f"firing-{name}", "lane": "penstock.matches/0", "step": "0", "automation": "rule",
             "channel": channel, "status": "pending", "body": message.to_json(), "nonce": "n1", "correlationid": "root",
-            "causationid": "cause",
+            "causationid": "cause", "hops": 1,
         }  # fmt: skip
 
     async def rows(self, *ids: str) -> list[dict[str, Any]]:

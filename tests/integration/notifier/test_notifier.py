@@ -108,22 +108,32 @@ async def test_a_long_retry_after_is_waited_for_by_the_row(world: World) -> None
     assert timedelta(seconds=29) < timedelta(microseconds=due_in) < timedelta(seconds=31)
 
 
-async def test_a_refusal_fails_at_once_with_a_fact_and_a_dead_letter(world: World) -> None:
+async def test_a_refusal_fails_at_once_and_its_firing_is_told(world: World) -> None:
     world.standin.faults = [Fault(error="channel_not_found")]
     async with world.notifier():
-        (id_,) = await world.notify()
+        await world.notify()
         (row,) = await world.settled()
     assert (row["status"], row["attempts"], len(world.standin.calls)) == ("failed", 1, 1)
     (fact,) = await world.facts()
     assert isinstance(fact, StepFailed)
     assert "channel_not_found" in fact.error
-    outbox = await world.outbox()
-    assert [(topic, body.get("type")) for topic, body in outbox] == [
-        (DEAD_LETTER, None), (SYSTEM, "penstock.action.failed"), (SYSTEM, "penstock.action.dead_lettered"),
-    ]  # fmt: skip
-    letter = outbox[0][1]
+    ((topic, event),) = await world.outbox()  # the dead letter is the firing's own affair
+    assert (topic, event["type"]) == (SYSTEM, "penstock.action.failed")
+    assert "channel_not_found" in event["data"]["error"]
+
+
+async def test_a_delivery_without_a_firing_is_dead_lettered(world: World) -> None:
+    world.standin.faults = [Fault(error="channel_not_found")]
+    async with world.notifier():
+        await world.notify(firing=False)
+        await world.settled()
+    assert await world.facts() == []
+    failed, (topic, letter), dead = await world.outbox()
+    assert topic == DEAD_LETTER
     assert "channel_not_found" in letter["reason"]
-    assert letter["origin"] == {"topic": "penstock.notifications", "automation": "rule", "firing": f"firing-{id_}"}
+    assert letter["origin"] == {"topic": "penstock.notifications", "automation": "rule"}
+    assert [failed[1]["type"], dead[1]["type"]] == ["penstock.action.failed", "penstock.action.dead_lettered"]
+    assert dead[1]["data"]["dead_letter"] == letter["id"]
 
 
 async def test_tries_are_used_up(world: World) -> None:

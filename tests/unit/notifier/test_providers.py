@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.automations import UnknownSecretError, environment_lookup
+from penstock.automations import RetryPolicy, UnknownSecretError, environment_lookup
+from penstock.services.deliveries import Message
 from penstock.services.notifier.sender import Revealed
 from penstock.services.notifier.sending import Text
 from penstock.services.notifier.slack import api_url
@@ -42,3 +44,10 @@ def test_what_was_revealed_is_blotted_out_of_whatever_comes_back() -> None:
     assert secrets.masked("other stays: it was given to nobody") == "other stays: it was given to nobody"
     with pytest.raises(UnknownSecretError):
         secrets("C")
+
+
+def test_a_row_as_the_engine_writes_it_is_read_with_its_retry_policy() -> None:
+    retry = {"attempts": 3, "delay": 5, "backoff": 1.5, "max_delay": 50}
+    body = msgspec.json.encode({"text": "t", "title": None, "retry": retry, "later": "ignored"})
+    assert msgspec.json.decode(body, type=Message) == Message("t", None, RetryPolicy(3, 5, 1.5, 50))
+    assert msgspec.json.decode(Message("t").to_json(), type=Message) == Message("t")

@@ -1,4 +1,7 @@
-"""The outcome of a delivery, in one transaction: the row, the fact for its firing, the events, the dead letter."""
+"""The outcome of a delivery, in one transaction: the row, the fact for its firing, the events, the dead letter.
+
+A delivery that belongs to a firing is not dead-lettered beside it: one failure, one dead letter.
+"""
 
 from __future__ import annotations
 
@@ -34,21 +37,24 @@ async def record_failure(connection: AsyncConnection, delivery: Delivery, error:
     if not await update(connection, delivery, owner=None, lease_until=0, **values):
         return False
     await _tell(connection, delivery, StepFailed(delivery.step or "", error))
-    origin = Origin(NOTIFICATIONS, automation=delivery.automation, firing=delivery.firing_id)
+    records = [_event(delivery, "failed", {"error": error})]
+    if delivery.firing_id is None:  # else its firing takes `on_error`, or is dead-lettered itself
+        letter = _dead_letter(delivery, error)
+        named = {"reason": error, "dead_letter": msgspec.json.decode(letter.value)["id"]}
+        records += [letter, _event(delivery, "dead_lettered", named)]
+    await publish_later(connection, service_lane(delivery.id), records)
+    return True
+
+
+def _dead_letter(delivery: Delivery, error: str) -> Outgoing:
+    """The message itself stays in its row, with its secrets as placeholders."""
     body = {"v": 1, "delivery": delivery.id, "namespace": delivery.namespace, "channel": delivery.channel}
-    letter = dead_letter(
+    return dead_letter(
         f"delivery {delivery.id} to channel {delivery.channel!r} failed: {error}",
-        origin,
-        value=msgspec.json.encode(body),  # the message itself stays in its row, with its secrets as placeholders
+        Origin(NOTIFICATIONS, automation=delivery.automation),
+        value=msgspec.json.encode(body),
         namespace=delivery.namespace,
     )
-    letter_id = msgspec.json.decode(letter.value)["id"]
-    events = [
-        _event(delivery, "failed", {"error": error}),
-        _event(delivery, "dead_lettered", {"reason": error, "dead_letter": letter_id}),
-    ]
-    await publish_later(connection, service_lane(delivery.id), [letter, *events])
-    return True
 
 
 async def _tell(connection: AsyncConnection, delivery: Delivery, fact: AnyFact) -> None:
@@ -82,5 +88,5 @@ def _event(delivery: Delivery, what: str, more: Mapping[str, Any]) -> Outgoing:
         correlationid=delivery.correlationid,
         causationid=delivery.causationid,
         traceparent=delivery.traceparent,
-        hops=delivery.hops + 1,  # else a rule that notifies about failed notifications would never end
+        hops=delivery.hops,
     )

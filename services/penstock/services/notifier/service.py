@@ -190,7 +190,7 @@ class NotifierService:
     async def _again(self, delivery: Delivery, message: Message, error: str, after: timedelta) -> None:
         """Try it again after a pause, or give it up when its tries are used up."""
         tries = delivery.attempts + 1
-        if tries >= message.attempts:
+        if tries >= message.retry.attempts:
             await self._fail(delivery, f"{error} (given up after {tries} tries)")
             return
         pause = timedelta(microseconds=message.retry.pause(tries)) / 2 * (1 + random.random())
