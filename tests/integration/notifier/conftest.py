@@ -65,14 +65,6 @@ class World:
         firing: bool = True,
         **message: Any,
     ) -> list[str]:
-        self,
-        channel: str = "ops",
-        count: int = 1,
-        wake: bool = True,
-        attempts: int = 5,
-        firing: bool = True,
-        **message: Any,
-    ) -> list[str]:
         """What the engine does: rows first, then records that wake."""
         retry = RetryPolicy(attempts=attempts, delay=10_000)
         rows = [self._row(channel, Message(**{"text": "hello", "retry": retry, **message})) for _ in range(count)]
