@@ -75,7 +75,7 @@ class WorkerService:
         messaging = Messaging(
             settings.bus_url, self._context.bus, instance=self._context.instance, namespace=settings.namespace
         )
-        messaging.on(runs_topic(settings.pool), "penstock.workers", self._on_wake_up)
+        messaging.on(runs_topic(settings.pool), f"penstock.workers.{settings.pool}", self._on_wake_up)
         keeping = _start(self._leases.run(), self._publish(), self._crew.run() if settings.flows else self._idle())
         taking = _start(self._presence.run())
         claiming: list[asyncio.Task[None]] = []
