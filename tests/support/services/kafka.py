@@ -276,12 +276,13 @@ def _copy_jars(folder: Path) -> None:
 
 def _java_17() -> str | None:
     home = os.environ.get("JAVA_HOME")
-    program = str(Path(home) / "bin" / "java") if home else on_path("java")()
-    if program is None or not Path(program).exists():
-        return None
-    said = subprocess.run([program, "-version"], check=False, capture_output=True, text=True).stderr
-    version = re.search(r'version "(\d+)', said)
-    return program if version is not None and int(version.group(1)) >= 17 else None
+    for program in (str(Path(home) / "bin" / "java") if home else None, on_path("java")()):
+        if program is not None and Path(program).exists():
+            said = subprocess.run([program, "-version"], check=False, capture_output=True, text=True).stderr
+            version = re.search(r'version "(\d+)', said)
+            if version is not None and int(version.group(1)) >= 17:
+                return program
+    return None
 
 
 def _docker_engine() -> bool:
