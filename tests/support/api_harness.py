@@ -44,6 +44,7 @@ class Harness:
     bus: FakeBus
     redis: DeafRedis
     app: ASGIApp
+    publisher: GroupPublisher
 
     @property
     def database(self) -> Database:
@@ -83,7 +84,7 @@ async def harness(database_url: str, **settings: Any) -> AsyncIterator[Harness]:
     context = Context(chosen, database, bus, cast("Redis", redis), hints, book, "test")
     publisher = GroupPublisher(bus)
     try:
-        yield Harness(context, bus, redis, make_app(context, publisher))
+        yield Harness(context, bus, redis, make_app(context, publisher), publisher)
     finally:
         await publisher.close()
         await database.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
@@ -85,10 +84,8 @@ async def test_concurrent_requests_share_one_publish(api: Harness) -> None:
     async with api.client(await api.key("operator")) as client:
         await client.get("/health")
         posts = [asyncio.create_task(client.post("/events", json=EVENT | {"id": str(n)})) for n in range(50)]
-        waiting: Any = api.app
-        publisher = waiting._app.state.api.publisher
         async with asyncio.timeout(10):
-            while publisher.waiting < 50:
+            while api.publisher.waiting < 50:
                 await asyncio.sleep(0)
         api.bus.gate.set()
         answers = await asyncio.gather(*posts)
@@ -134,3 +131,9 @@ async def test_binary_mode_is_written_structured(api: Harness) -> None:
 async def test_an_event_without_time_keeps_none(api: Harness) -> None:
     await post(api, EVENT)
     assert "time" not in json.loads(api.bus.records(EVENTS)[0].value)
+
+
+async def test_events_are_only_posted(api: Harness) -> None:
+    async with api.client(await api.key("operator")) as client:
+        answer = await client.get("/events")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -1,10 +1,13 @@
-"""The ASGI application: the documented API on FastAPI, the intake of events as a plain route before it."""
+"""The ASGI application: the documented API on FastAPI, and before it the intake of events as a plain Starlette route.
+
+FastAPI's own layers would cost an event more than everything else that is done for it.
+"""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.services.api import (
     access,
@@ -32,7 +35,25 @@ def make_app(context: Context, publisher: GroupPublisher, watcher: RulesWatcher 
     app = FastAPI(title="Penstock", version="1", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.api = Api(context, publisher, watcher or RulesWatcher(context))
     problems.install(app)
-    app.router.routes.insert(0, Route("/events", events.post_events, methods=["POST"]))
     for room in (health, hooks, approvals, runs, decisions, rules, stream, dead_letters, access, pages):
         app.include_router(room.router)
-    return Guard(app, database=context.database, settings=context.settings)
+    return Guard(_with_intake(app), database=context.database, settings=context.settings)
+
+
+def _with_intake(app: FastAPI) -> ASGIApp:
+    intake = Route("/events", events.post_events, methods=["POST"])
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/events":
+            await app(scope, receive, send)
+            return
+        scope["app"] = app
+        try:
+            await intake.handle(scope, receive, send)
+        except Exception as error:
+            found = problems.explain(error)
+            if found is None:
+                raise
+            await found.response()(scope, receive, send)
+
+    return dispatch

@@ -59,7 +59,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        send = _with_headers(send, https=request.url.scheme == "https")
+        send = _with_headers(send, https=scope["scheme"] == "https")
         try:
             self._check_host(request)
             identity = None if is_open(scope["path"]) else await self._identify(request)
@@ -88,7 +88,7 @@ class Guard:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return await self._bearer(key.strip())
-        cookie = request.cookies.get(cookie_name(request.url.scheme == "https"))
+        cookie = request.cookies.get(cookie_name(request.scope["scheme"] == "https"))
         identity = await find_session(self._database, cookie) if cookie else None
         if identity is not None and request.method not in _SAFE:
             check_origin(request)

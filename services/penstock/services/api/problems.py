@@ -63,6 +63,8 @@ def explain(error: Exception) -> Refusal | None:
     """The refusal for an error that is not ours to mend; None for a defect of our own."""
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, InvalidEventError):
         return invalid_event(error)
     if isinstance(error, BusError):
@@ -91,10 +93,6 @@ def install(app: FastAPI) -> None:
             raise error
         return _answer(request, found)
 
-    async def http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 -- registered for this class only
-        return _answer(request, Refusal(error.status_code, str(error.detail), headers=error.headers))
-
     async def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only
         first = error.errors()[0]
@@ -104,5 +102,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PenstockError, refused)
     app.add_exception_handler(OSError, refused)
     app.add_exception_handler(DBAPIError, refused)
-    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, malformed)

@@ -53,7 +53,8 @@ class GroupPublisher:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush())
         try:
-            await asyncio.wait_for(asyncio.shield(waiting.done), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await waiting.done
         except TimeoutError:
             raise BusUnavailableError(f"no acknowledgement within {PATIENCE:.0f} s") from None
 

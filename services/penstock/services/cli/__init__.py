@@ -13,6 +13,9 @@ __all__ = ["app", "main"]
 
 # name: (room, which holds `app: typer.Typer`; what the help says)
 ROOMS: dict[str, tuple[str, str]] = {
+    "up": ("penstock.services.cli.up", "Start everything in one process, with nothing prepared."),
+    "service": ("penstock.services.cli.service", "Run one service (or a few) as a process of its own."),
+    "db": ("penstock.services.cli.db", "The database's schema: upgrade, forget-topic."),
     "emit": ("penstock.services.cli.emit", "Send one event."),
     "events": ("penstock.services.cli.events", "Follow events as they come: tail."),
     "rules": ("penstock.services.cli.rules", "Check and apply rule files: check, apply."),
