@@ -28,7 +28,7 @@ TASK_COMPLETED: Final = _TASK + "completed"  # only where it is asked for
 
 SCHEDULE_FIRED: Final = "penstock.schedule.fired"  # subject: the schedule's name; data: due, missed
 SCHEDULE_SKIPPED: Final = "penstock.schedule.skipped"
-SCHEDULE_MISSED: Final = "penstock.schedule.missed"  # data: first, last, count, exact
+SCHEDULE_MISSED: Final = "penstock.schedule.missed"  # data: first, before, count, exact
 
 APPROVAL_REQUESTED: Final = "penstock.approval.requested"
 APPROVAL_DECIDED: Final = "penstock.approval.decided"
