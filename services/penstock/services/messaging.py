@@ -42,17 +42,18 @@ WAKE_PARTITIONS = 6  # of penstock.runs.*, penstock.notifications and penstock.d
 RETRY = Backoff(attempts=5)  # of a handler that raises; about 1.5 s in all
 _CONNECT = Backoff()
 _BLOCK_MS = 2_000  # of a blocking read; redis-py gives a socket up after 5 s
-_TRIM_EVERY = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """grace: for the message in hand at the end.  abandoned: silence of a reader of a Redis stream after which what it
-    had in hand goes to another one (Kafka: the session timeout).
+    had in hand goes to another one (Kafka: the session timeout).  trim_every: how often what all groups have
+    acknowledged is removed from such a stream.
     """
 
     grace: timedelta = timedelta(seconds=5)
     abandoned: timedelta = timedelta(seconds=30)
+    trim_every: timedelta = timedelta(seconds=30)
 
 
 _log = structlog.get_logger()
@@ -244,7 +245,7 @@ class _RedisSide:
     ) -> None:
         self._prefix, self._instance, self._subscriptions, self._bus = address.prefix, instance, subscriptions, bus
         self._read_from: list[tuple[TopicPartition, str]] = []  # with the group
-        self._trimmed = time.monotonic()
+        self._trimmed, self._trim_every = time.monotonic(), patience.trim_every.total_seconds()
         self._abandoned = patience.abandoned // timedelta(milliseconds=1)
         self._redis = Redis.from_url(address.server)
         self._broker = RedisBroker(
@@ -316,7 +317,7 @@ class _RedisSide:
                 await self._ensure_group(stream_key(self._prefix, partition), group)
             for each in silent:
                 await each.start()
-        if time.monotonic() - self._trimmed > _TRIM_EVERY:
+        if time.monotonic() - self._trimmed > self._trim_every:
             self._trimmed = time.monotonic()
             for partition in {partition for partition, _ in self._read_from}:
                 await self._trim(partition)

@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from penstock.events.bus import DEAD_LETTER, Bus, Outgoing, TopicPartition
 from penstock.services.backoff import Backoff
-from penstock.services.bus import connect
+from penstock.services.bus import connect, parse_address
 from penstock.services.dead_letters import headers_of, key_of, value_of
 from penstock.services.messaging import Messaging, Patience
 
@@ -176,3 +177,32 @@ async def test_a_record_that_a_member_had_in_hand_when_it_ended_goes_to_another(
     second.on(TOPIC, "notifier", note)
     await second.start()
     await until(lambda: got == [b"wake"])
+
+
+async def test_on_redis_what_every_group_has_acknowledged_is_trimmed_and_a_lost_group_is_made_again(
+    redis_bus_url: str,
+) -> None:
+    got: list[bytes] = []
+
+    async def note(value: bytes) -> None:
+        got.append(value)
+
+    bus, address = await connect(redis_bus_url), parse_address(redis_bus_url)
+    redis = Redis.from_url(address.server)
+    stream = f"{address.prefix}{TOPIC}:3"
+    patience = Patience(trim_every=timedelta(milliseconds=100))
+    messaging = Messaging(redis_bus_url, bus, backoff=QUICK, patience=patience)
+    messaging.on(TOPIC, "notifier", note)
+    await messaging.start()
+    await publish(bus, b"one", b"two", partition=3)
+    await until(lambda: len(got) == 2)
+    async with asyncio.timeout(30):
+        while await redis.xlen(stream):
+            await asyncio.sleep(0.02)
+    await redis.delete(stream)
+    await publish(bus, b"three", partition=3)
+    await until(lambda: got[2:] == [b"three"])
+    await messaging.stop()
+    assert await redis.xinfo_consumers(stream, "notifier") == []
+    await redis.aclose()
+    await bus.close()
