@@ -21,7 +21,7 @@ from penstock.services.settings import Settings
 from penstock.services.worker.service import Pace
 
 LIMITS = """
-limits: [{name: erp, rate: 10/1s, burst: 10}]
+limits: [{name: erp, rate: 10/1s, burst: 1}]
 """
 
 
@@ -189,16 +189,16 @@ async def test_thirty_runs_pass_a_limit_of_ten_a_second_in_order(
     lines = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
     times = sorted(float(line[1]) for line in lines)
     assert len(lines) == 30
-    for first, last in zip(times, times[20:], strict=False):  # at most rate + burst in any second
+    for first, last in zip(times, times[15:], strict=False):  # 11 in a second, and some slack for a busy machine
         assert last - first > 0.9
     begun = sorted(found, key=lambda row: row["started"])
-    assert [row["id"] for row in begun[10:]] == names[10:]
+    assert [row["id"] for row in begun] == names
     parked = [await states(database, name) for name in names]
     assert all(
         each in (["pending", "running", "completed"], ["pending", "waiting", "running", "completed"]) for each in parked
     )
     reached = [row for row in await rows(database, tables.outbox) if b"penstock.limit.reached" in row["value"]]
-    assert len(reached) == sum("waiting" in each for each in parked) > 5
+    assert len(reached) == sum("waiting" in each for each in parked) > 0
 
 
 async def test_a_limit_that_no_rule_file_defines_is_waited_for(context: Context, database: Database) -> None:
