@@ -188,7 +188,7 @@ async def _event(connection: AsyncConnection, stored: _Stored, changed: Approval
     firing = await _firing(connection, stored.firing_id)
     return system_event(
         type_,
-        subject=f"approval/{changed.id}",
+        subject=changed.id,  # as of penstock.approval.requested: one key, hence one order
         data=data,
         at=changed.decided_at or 0,
         namespace=stored.namespace,

@@ -44,7 +44,7 @@ async def test_an_approval_is_one_transaction_with_its_fact_its_event_and_its_au
     )  # fmt: skip
     [event] = await decisions(api)
     assert (event["type"], event["subject"], event["correlationid"], event["hops"]) == (
-        "penstock.approval.decided", "approval/a1", "root", 2,
+        "penstock.approval.decided", "a1", "root", 2,
     )  # fmt: skip
     [audit] = [row for row in await rows(api, tables.audit) if row["action"] == "approval.decided"]
     assert (audit["actor"], audit["object"]) == ("user/ann", "approval/a1")

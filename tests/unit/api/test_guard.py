@@ -186,3 +186,19 @@ async def test_every_answer_carries_the_protective_headers(api: Harness) -> None
             answer = await client.get(path)
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+async def test_a_defect_of_ours_is_a_500_that_tells_nothing_of_the_inside(
+    api: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("password=hunter2")
+
+    monkeypatch.setattr("penstock.services.api.decisions.shown", broken)
+    monkeypatch.setattr("penstock.services.api.decisions.fetch", broken)
+    transport = httpx.ASGITransport(app=api.app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {await api.key('viewer')}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+        answer = await client.get("/api/v1/namespaces/default/flows")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert "hunter2" not in answer.text

@@ -22,6 +22,7 @@ from penstock.services.api import (
     rules,
     runs,
     stream,
+    timeline,
 )
 from penstock.services.api.guard import Guard
 from penstock.services.api.publishing import GroupPublisher
@@ -35,7 +36,7 @@ def make_app(context: Context, publisher: GroupPublisher, watcher: RulesWatcher 
     app = FastAPI(title="Penstock", version="1", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.api = Api(context, publisher, watcher or RulesWatcher(context))
     problems.install(app)
-    for room in (health, hooks, approvals, runs, decisions, rules, stream, dead_letters, access, pages):
+    for room in (health, hooks, approvals, runs, decisions, timeline, rules, stream, dead_letters, access, pages):
         app.include_router(room.router)
     return Guard(_with_intake(app), database=context.database, settings=context.settings)
 

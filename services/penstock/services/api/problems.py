@@ -99,6 +99,11 @@ def install(app: FastAPI) -> None:
         field = ".".join(str(part) for part in first["loc"][1:])
         return Refusal(HTTPStatus.BAD_REQUEST, f"{field or 'the body'}: {first['msg']}", field=field).response()
 
+    async def defect(request: Request, error: Exception) -> Response:
+        """Ours; uvicorn logs it with its stack, the client is told nothing of the inside."""
+        return _answer(request, Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong here; the log has it"))
+
+    app.add_exception_handler(Exception, defect)
     app.add_exception_handler(PenstockError, refused)
     app.add_exception_handler(OSError, refused)
     app.add_exception_handler(DBAPIError, refused)

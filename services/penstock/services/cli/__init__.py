@@ -17,7 +17,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "service": ("penstock.services.cli.service", "Run one service (or a few) as a process of its own."),
     "db": ("penstock.services.cli.db", "The database's schema: upgrade, forget-topic."),
     "emit": ("penstock.services.cli.emit", "Send one event."),
-    "events": ("penstock.services.cli.events", "Follow events as they come: tail."),
+    "events": ("penstock.services.cli.events", "Follow events as they come, and what came of one: tail, trace."),
     "rules": ("penstock.services.cli.rules", "Check and apply rule files: check, apply."),
     "approvals": ("penstock.services.cli.approvals", "See and decide approvals: list, approve, reject."),
     "runs": ("penstock.services.cli.runs", "See runs of flows: list, show, logs."),

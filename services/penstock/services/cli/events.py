@@ -1,4 +1,4 @@
-"""`penstock events tail`"""
+"""`penstock events tail|trace`"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def events() -> None:
-    """Follow events as they come."""
+    """Follow events as they come, and what came of them."""
 
 
 @app.command()
@@ -36,6 +36,21 @@ def tail(
                     return
     except KeyboardInterrupt:
         return
+
+
+@app.command()
+def trace(
+    id_: Annotated[str, typer.Argument(metavar="ID")], as_json: Annotated[bool, typer.Option("--json")] = False
+) -> None:
+    """What an event set going, hop by hop: ID is the event's, or the root cause's (correlationid)."""
+    from penstock.services.cli.client import connect
+    from penstock.services.cli.output import print_json, print_table
+
+    found = connect().get(f"timeline/{id_}")
+    if as_json:
+        print_json(found)
+    else:
+        print_table(found["hops"], ["ms", "hop", "id", "detail"], empty="nothing came of it")
 
 
 def _line(event: dict[str, Any]) -> str:

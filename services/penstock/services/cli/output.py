@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_WIDE = 1_000  # columns
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z\Z")
 _STYLES = {
     "completed": "green",
     "approved": "green",
@@ -35,14 +39,14 @@ def print_json(value: object) -> None:
 def print_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
     """Rows as a table, or the line `empty` where there are none. Text from outside is never read as markup."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    for column in columns:  # an id that is broken in two cannot be copied
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "id")
     count = 0
     for row in rows:
         count += 1
         table.add_row(*(_cell(row.get(column)) for column in columns))
     if count:
-        Console().print(table)
+        _console().print(table)
     else:
         print(empty)
 
@@ -53,13 +57,20 @@ def print_fields(row: Mapping[str, Any], names: Sequence[str]) -> None:
     for name in names:
         if row.get(name) not in (None, "", [], {}):
             table.add_row(Text(name.replace("_", " "), style="bold"), _cell(row[name]))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal; into a pipe or a file, each row is one line."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
 
 
 def _cell(value: Any) -> Text:
     if value is None:
         return Text("–", style="dim")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if _TIME.match(text):
+        text = text[:19].replace("T", " ") + "Z"  # to the second; --json has it whole
     return Text(_printable(text), style=_STYLES.get(text, ""))
 
 
