@@ -117,7 +117,7 @@ def text_holds(operator: str, argument: Any, value: str) -> bool:
         part = value[: len(text)] if operator == "prefix" else value[max(len(value) - len(text), 0) :]
         return caseless(text, part)
     if operator == "exactly":
-        return value == argument
+        return bool(value == argument)
     if operator == "prefix":
         return value.startswith(argument)
     if operator == "suffix":

@@ -31,7 +31,12 @@ class HopBudgetError(PenstockError):
 
 
 def command(firing: Firing, step: Step, now: Instant, automation: Automation) -> AnyCommand:
-    """The command of the firing's current step.  Raises RenderError, InvalidEventError, HopBudgetError."""
+    """The command of the firing's current step.  Raises RenderError, InvalidEventError, HopBudgetError.
+
+    Every step leaves an event behind (of a run, a message, an approval), so every step spends a hop.
+    """
+    if firing.hops >= HOP_BUDGET:
+        raise HopBudgetError(firing)
     variables = _variables(firing, automation)
     match step:
         case RunStep():
@@ -66,12 +71,6 @@ def command_id(firing: Firing, what: str) -> str:
     return derived_id(what, firing.id, firing.cursor)
 
 
-def _spend_hop(firing: Firing) -> int:
-    if firing.hops >= HOP_BUDGET:
-        raise HopBudgetError(firing)
-    return firing.hops + 1
-
-
 def _run(firing: Firing, step: RunStep, variables: dict[str, Any]) -> StartRun:
     return StartRun(
         firing.cursor,
@@ -84,7 +83,7 @@ def _run(firing: Firing, step: RunStep, variables: dict[str, Any]) -> StartRun:
         firing.correlationid,
         firing.causationid,
         firing.traceparent,
-        _spend_hop(firing),
+        firing.hops + 1,
     )
 
 
@@ -132,7 +131,7 @@ def _emit(firing: Firing, step: EmitStep, now: Instant, variables: dict[str, Any
         "type": step.type,
         "time": format_instant(now),
         "correlationid": firing.correlationid,
-        "hops": _spend_hop(firing),
+        "hops": firing.hops + 1,
     }
     optional = {
         "subject": (step.subject.text(variables) or None) if step.subject else None,

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     run_attempts: int = Field(default=5, ge=1)  # claims of one run before it is given up as crashed
     delivery_lease: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))  # of a claimed notification
     concurrency: int = Field(default=4, ge=1, le=256)  # warm children of one worker
+    slack_base_url: str = ""  # instead of Slack's own, for channels that name none
+    twilio_base_url: str = ""  # likewise
     outbox_ceiling: int = Field(default=50_000, ge=1)  # unsent rows above which an engine stops reading
     keep: timedelta = Field(default=timedelta(days=30), gt=timedelta(0))  # decisions, runs, logs: pruned when older
     log_level: str = "INFO"

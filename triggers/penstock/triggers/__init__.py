@@ -1,7 +1,8 @@
 """Penstock: triggers."""
 
 from penstock.triggers.errors import PatternError
+from penstock.triggers.explaining import Broken, Explanation
 from penstock.triggers.matcher import Matcher
 from penstock.triggers.pattern import Pattern
 
-__all__ = ["Matcher", "Pattern", "PatternError"]
+__all__ = ["Broken", "Explanation", "Matcher", "Pattern", "PatternError"]

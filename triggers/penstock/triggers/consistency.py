@@ -11,10 +11,11 @@ the time is linear in their number.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from penstock.triggers.fields import Branch
+from penstock.triggers.fields import Branch, Field
 from penstock.triggers.flattening import Element, Leaves
+from penstock.triggers.operators import token
 
 MAX_CHOICES = 1_024  # kept per element; more than a few need one field in several places of one object
 
@@ -34,6 +35,70 @@ def holds(branch: Branch, leaves: Leaves) -> bool:
     if bound == 0 or (bound == 1 and all(elements for _, elements in hits)):
         return True
     return _Choice(branch, leaves, hits, may_lack).possible()
+
+
+class Rows:
+    """The leaves of one event arranged for asking about many branches: by array element, and by value."""
+
+    def __init__(self, leaves: Leaves) -> None:
+        self.leaves = leaves
+        self._arrays: dict[str, int | None] = {}  # the array whose elements hold a path's leaves; None: no such one
+        self._in_elements: dict[str, bool] = {}
+        self._at: dict[str, dict[Element | None, list[object]]] = {}
+        self._of: dict[str, dict[object, list[Element | None]]] = {}
+
+    def hold(self, branch: Branch) -> bool:
+        """As `holds`, in time that does not grow with the event where the fields lie in one plain array."""
+        bound = [field for field in branch if self._bound(field.path)]
+        if len(bound) < 2 or any(field.absent for field in bound) or not self._one_array(bound):
+            return holds(branch, self.leaves)
+        if not all(self._free(field) for field in branch if field not in bound):
+            return False
+        rows = min((self._rows(field) for field in bound), key=len)
+        return any(all(self._in_row(field, row) for field in bound) for row in rows)
+
+    def _bound(self, path: str) -> bool:
+        """Whether any leaf of a path lies in an array element."""
+        if path not in self._in_elements:
+            self._in_elements[path] = any(element for _, element in self.leaves.get(path, ()))
+        return self._in_elements[path]
+
+    def _one_array(self, bound: list[Field]) -> bool:
+        arrays = {self._array(field.path) for field in bound}
+        return len(arrays) == 1 and None not in arrays
+
+    def _array(self, path: str) -> int | None:
+        if path not in self._arrays:
+            elements = {element for _, element in self.leaves[path]}
+            plain = all(element is not None and element.parent is None for element in elements)
+            arrays = {element.array for element in elements if element is not None}
+            self._arrays[path] = arrays.pop() if plain and len(arrays) == 1 else None
+        return self._arrays[path]
+
+    def _free(self, field: Field) -> bool:
+        found = self.leaves.get(field.path, ())
+        return any(field.test(value) for value, _ in found) or (field.absent and not found)
+
+    def _rows(self, field: Field) -> Collection[Element | None]:
+        """The elements that may satisfy a field: those with its values, or all that have a leaf there."""
+        if not field.plain:
+            return self._values(field.path)
+        if field.path not in self._of:
+            of = self._of[field.path] = {}
+            for value, element in self.leaves[field.path]:
+                of.setdefault(token(value), []).append(element)
+        known = self._of[field.path]
+        return [element for value in field.exact for element in known.get(value, ())]
+
+    def _in_row(self, field: Field, row: Element | None) -> bool:
+        return any(field.test(value) for value in self._values(field.path).get(row, ()))
+
+    def _values(self, path: str) -> dict[Element | None, list[object]]:
+        if path not in self._at:
+            at = self._at[path] = {}
+            for value, element in self.leaves[path]:
+                at.setdefault(element, []).append(value)
+        return self._at[path]
 
 
 class _Choice:

@@ -30,7 +30,16 @@ class Unplain(Exception):
     """The event must be walked."""
 
 
-GIVES_UP: Final = (Unplain, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, AttributeError)
+# msgspec raises its own errors, ValueError for text and numbers that it cannot take, AttributeError comes from `pick`
+GIVES_UP: Final = (
+    Unplain,
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+    AttributeError,
+)
 
 
 class Reader:
@@ -146,13 +155,22 @@ def reader(paths: Iterable[str], exact: set[str], *, unique: bool) -> Reader | N
         return None
 
 
-def decode(body: bytes) -> Any:
+def decode(body: bytes, *, unique: bool = False) -> Any:
     """An event as JSON, with `Both` where a key is repeated; None where the text is no JSON.  Never raises.
 
-    Lone surrogates pass; NaN and infinities are no JSON.
+    unique: no key is repeated, which saves the search.  Lone surrogates pass; NaN and infinities are no JSON.
     """
+    if unique:
+        try:
+            return msgspec.json.decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return _decoded(body)  # which takes lone surrogates and huge numbers
+    return _decoded(body)
+
+
+def _decoded(body: bytes) -> Any:
     try:
-        return json.loads(body, object_pairs_hook=_content, parse_constant=_refuse)
+        return json.loads(str(body, "utf-8"), object_pairs_hook=_content, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
 
@@ -174,7 +192,7 @@ def _refuse(constant: str) -> None:
 def _refuse_repeats(body: bytes) -> None:
     """Raises Unplain if any object of the event has a key twice."""
     try:
-        json.loads(body, object_pairs_hook=_once)
+        json.loads(str(body, "utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError):
         raise Unplain from None
 

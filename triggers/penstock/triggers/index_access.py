@@ -70,7 +70,9 @@ def _rank(predicate: op.Predicate) -> int:
             return 40 + min(len(text), 20) if text else 0
         case op.Wildcard():
             longest = max(map(len, predicate.parts))
-            return 100 if len(predicate.parts) == 1 else 0 if longest == 0 else 28 + 4 * min(longest, 5)
+            if _simple(predicate):
+                return 100 if len(predicate.parts) == 1 else 40 + min(longest, 20) if longest else 0
+            return 28 + 2 * min(longest, 5)
         case op.Range():
             return (
                 90
@@ -112,6 +114,14 @@ def places(field: Field) -> tuple[Iterable[Place], list[op.Wildcard], bool]:
             precise = precise and some[0][0] != "cell"
             found += some
     return dict.fromkeys(found), wildcards, precise
+
+
+def wildcard_places(wildcard: op.Wildcard) -> list[Place]:
+    """Where a wildcard may be kept, any one of them: under its beginning, its end, or a piece of its literals."""
+    first, last = wildcard.parts[0], wildcard.parts[-1]
+    ends: list[Place] = [("prefix", first)] if first else []
+    ends += [("suffix", last)] if last else []
+    return ends + [("gram", piece) for piece in tables.pieces_of(wildcard)]
 
 
 def _simple(wildcard: op.Wildcard) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from penstock.triggers.fields import Branch, Field
-from penstock.triggers.operators import AnythingBut, NoneOf, Predicate, Present, token
+from penstock.triggers.operators import AnythingBut, NoneOf, Present, Range, comparable, token
 
 ABSENT: Final = msgspec.UNSET
 Values: TypeAlias = Sequence[Any] | Mapping[int, Any]  # the token of each slot
@@ -37,6 +37,7 @@ class Hit:
     """A rule with nothing left to check."""
 
     __slots__ = ("key",)
+    tests: tuple[tuple[int, Test, Field], ...] = ()
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
@@ -79,7 +80,11 @@ class Few:
 
     def collect(self, values: Any, keys: Keys) -> None:
         for member in self.members:
-            member.collect(values, keys)
+            for slot, test, _ in member.tests:
+                if not test(values[slot]):
+                    break
+            else:
+                keys.add(member.key)
 
     def collect_any(self, choices: Choices, keys: Keys) -> None:
         for member in self.members:
@@ -96,14 +101,29 @@ def tester(field: Field) -> Test:
             (only,) = exact
             return lambda value: value == only
         return exact.__contains__
-    if len(field.predicates) == 1 and not field.exact and not field.absent and not _takes_absent(field.predicates[0]):
-        return field.predicates[0].test
+    if len(field.predicates) == 1 and not field.exact and not field.absent:
+        (predicate,) = field.predicates
+        if isinstance(predicate, Range):
+            return _within(predicate)
+        if not isinstance(predicate, AnythingBut | NoneOf | Present):
+            return predicate.test
+        if isinstance(predicate, AnythingBut):
+            values = predicate.values
+            return lambda value: value is not ABSENT and token(value) not in values
     whole, lacking = field.test, field.absent
     return lambda value: lacking if value is ABSENT else whole(value)
 
 
-def _takes_absent(predicate: Predicate) -> bool:
-    return isinstance(predicate, AnythingBut | NoneOf | Present)
+def _within(bounds: Range) -> Test:
+    """The test of a range as a closure: of all operators it is the one most often left to check."""
+    bottom, top, (with_bottom, with_top) = bounds.bottom, bounds.top, bounds.closed
+
+    def test(value: Any) -> bool:
+        if type(value) is float or (type(value) is int and comparable(value)):
+            return bottom < value < top or (with_bottom and value == bottom) or (with_top and value == top)
+        return False
+
+    return test
 
 
 def tokens_of(field: Field) -> set[object]:

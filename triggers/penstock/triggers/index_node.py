@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from penstock.triggers import operators as op
 from penstock.triggers.fields import Branch, Field
-from penstock.triggers.index_access import TABLES, places, rank, shape, tuples_of
+from penstock.triggers.index_access import TABLES, Place, places, rank, shape, tuples_of, wildcard_places
 from penstock.triggers.index_buckets import ABSENT, FEW, Bucket, Check, Choices, Few, Hit, Keys, tester
-from penstock.triggers.index_tables import Table, pieces_of
+from penstock.triggers.index_tables import Table
 
 MAX_SHAPES: Final = 24  # sets of exact fields looked up one after the other; a rule with yet another uses a part of it
 MAX_LEVELS: Final = 24  # nodes below nodes
@@ -102,7 +102,7 @@ class Node:
     What no field tells apart is checked one by one.
     """
 
-    __slots__ = ("_grams", "_shapes", "groups", "keys", "lacking", "level", "lookups", "more", "rest", "tables")
+    __slots__ = ("_chosen", "_shapes", "groups", "keys", "lacking", "level", "lookups", "more", "rest", "tables")
 
     def __init__(self, level: int = 0) -> None:
         self.level = level
@@ -114,7 +114,7 @@ class Node:
         self.tables: tuple[tuple[int, str, Table], ...] = ()
         self.lacking: tuple[tuple[int, Table], ...] = ()
         self._shapes: dict[tuple[Hashable, int], tuple[Field, ...]] = {}  # where another shape than `shape` was taken
-        self._grams: dict[tuple[Hashable, int], tuple[str, ...]] = {}  # the pieces under which a rule's wildcards lie
+        self._chosen: dict[tuple[Hashable, int], tuple[Place, ...]] = {}  # where a rule's wildcards lie
 
     def empty(self) -> bool:
         return not (self.keys or self.rest or self.groups or self.tables or self.lacking)
@@ -187,9 +187,11 @@ class Node:
         for place, key in found:
             self._put(slot, place, key, inner)
         if wildcards:
-            self._grams[name] = pieces = tuple({self._rarest(slot, wildcard) for wildcard in wildcards})
-            for piece in pieces:
-                self._put(slot, "gram", piece, inner)
+            self._chosen[name] = chosen = tuple(
+                {self._rarest(slot, wildcard) for wildcard in wildcards}.difference(found)
+            )
+            for place, key in chosen:
+                self._put(slot, place, key, inner)
 
     def remove(self, rule: Rule) -> None:
         name = (rule.key, id(rule.branch))
@@ -209,8 +211,8 @@ class Node:
         slot = rule.slots[field.path]
         for place, key in found:
             self._take(slot, place, key, inner)
-        for piece in self._grams.pop(name, ()):
-            self._take(slot, "gram", piece, inner)
+        for place, key in self._chosen.pop(name, ()):
+            self._take(slot, place, key, inner)
 
     def _regroup(self, groups: tuple[Group, ...]) -> None:
         self.groups = groups
@@ -301,10 +303,13 @@ class Node:
             self.tables = tuple(row for row in self.tables if row[2] is not table)
             self.lacking = tuple(row for row in self.lacking if row[1] is not table)
 
-    def _rarest(self, slot: int, wildcard: op.Wildcard) -> str:
-        """The piece of a wildcard's literals under which fewest rules lie."""
-        table = self._table(slot, "gram")
-        return min(pieces_of(wildcard), key=lambda piece: _weight(table.get(piece)))
+    def _rarest(self, slot: int, wildcard: op.Wildcard) -> Place:
+        """The place of a wildcard where fewest rules lie."""
+        known = {name: table for at, name, table in self.tables if at == slot}
+        return min(
+            wildcard_places(wildcard),
+            key=lambda place: _weight(known[place[0]].get(place[1])) if place[0] in known else 0,
+        )
 
 
 def _weight(bucket: Bucket | None) -> int:

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from penstock.triggers.consistency import holds
+from penstock.triggers.consistency import Rows
 from penstock.triggers.decoding import GIVES_UP, Unplain, decode, reader
+from penstock.triggers.explaining import Explanation, explain
 from penstock.triggers.flattening import Leaves, flatten, tree
 from penstock.triggers.flattening import Node as Paths
 from penstock.triggers.index_buckets import ABSENT, Keys, tokens_of
@@ -122,11 +123,15 @@ class Matcher:
                     values = view.settle(values, body)
                 self._root.collect(values, keys)
             except GIVES_UP:
-                keys = self._walked(view, decode(body))
+                keys = self._walked(view, decode(body, unique=self._unique_keys))
             except IndexError:  # a rule with a path that this view does not know yet
                 continue
             if self._view is view:
                 return keys
+
+    def explain(self, event: Mapping[str, Any], key: Hashable) -> Explanation:
+        """Why an event matches the pattern under a key or does not.  Raises KeyError if the key is not there."""
+        return explain(self._patterns[key], event)
 
     def _walked(self, view: _View, event: object) -> Keys:
         """The keys for an event of any form, read leaf by leaf."""
@@ -145,11 +150,12 @@ class Matcher:
                 tokens[ABSENT] = None  # absent from the elements that other fields choose
             choices[view.slots[path]] = [*tokens]
         self._root.collect_any(choices, keys)
-        return {key for key in keys if self._consistent(key, leaves)} if elements else keys
+        rows = Rows(leaves)
+        return {key for key in keys if self._consistent(key, rows)} if elements else keys
 
-    def _consistent(self, key: Hashable, leaves: Leaves) -> bool:
+    def _consistent(self, key: Hashable, rows: Rows) -> bool:
         pattern = self._patterns.get(key)
-        return pattern is not None and any(holds(branch, leaves) for branch in pattern.branches)
+        return pattern is not None and any(rows.hold(branch) for branch in pattern.branches)
 
     def _renewed(self) -> _View:
         with self._writing:

@@ -41,7 +41,7 @@ class Decision(BaseModel):
 async def list_approvals(
     request: Request, ns: str, status: Annotated[Status | None, Query()] = None, limit: Page = 50
 ) -> dict[str, list[Shown]]:
-    """Approvals, newest first."""
+    """Approvals, the latest first."""
     identity, context = require(request, "viewer", ns), api_of(request).context
     rows = await approval_rows(context, ns, [status] if status else None, limit)
     return {"approvals": [approval_view(context, row, identity) for row in rows]}
@@ -79,12 +79,14 @@ async def vote(context: Context, identity: Identity, id_: str, decision: Decisio
 
 
 async def approval_rows(context: Context, namespace: str, statuses: list[Status] | None, limit: int) -> list[Row]:
-    """Rows of approvals, newest first."""
+    """Rows of approvals; what happened last, the decision or the question, comes first."""
     row = tables.approval
     query = sa.select(row).where(row.c.namespace == namespace)
     if statuses is not None:
         query = query.where(row.c.status.in_(statuses))
-    return await fetch(context.database, query.order_by(row.c.created.desc(), row.c.id).limit(limit))
+    return await fetch(
+        context.database, query.order_by(sa.func.coalesce(row.c.decided, row.c.created).desc(), row.c.id).limit(limit)
+    )
 
 
 async def approval_row(context: Context, namespace: str, id_: str) -> Row:

@@ -12,7 +12,7 @@ from penstock.services.database.tables import position, topic
 from penstock.services.project import load_settings
 from penstock.services.wiring import NotConfiguredError
 
-app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
 import structlog
+import typer
 
 from penstock.events.errors import PenstockError
 from penstock.services.context import Context, Service
 from penstock.services.database import Database, migrate, unavailable
-from penstock.services.processes import run_until_signalled
+from penstock.services.processes import configure_logging, run_until_signalled
+from penstock.services.project import load_settings
 from penstock.services.settings import Settings
 from penstock.services.wiring import SERVICES, UnknownServiceError, open_context, run_services
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 _log = structlog.get_logger()
 
 
@@ -20,8 +24,11 @@ class SchemaBehindError(PenstockError):
     """The database has not been brought to this version's schema."""
 
 
-def main(settings: Settings, names: list[str]) -> None:
-    """The command."""
+@app.command()
+def main(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=", ".join(SERVICES))]) -> None:
+    """Run the named services until SIGTERM; PENSTOCK_BUS_URL, PENSTOCK_DATABASE_URL and PENSTOCK_REDIS_URL say where."""
+    settings = load_settings()
+    configure_logging(settings.log_level, json=settings.log_json)
     for name in names:
         if name not in SERVICES:
             raise UnknownServiceError(f"there is no service {name!r}; there are {', '.join(SERVICES)}")

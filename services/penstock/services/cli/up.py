@@ -9,19 +9,23 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from penstock.events.errors import PenstockError
 from penstock.services.api.keys import ensure_owner_key, sign_in_link
+from penstock.services.cli.client import INSTANCE_FILE
 from penstock.services.context import Context, Service
 from penstock.services.database import connect, migrate
 from penstock.services.embedded import EmbeddedRedis
-from penstock.services.processes import run_until_signalled
+from penstock.services.processes import configure_logging, run_until_signalled
+from penstock.services.project import load_settings
 from penstock.services.settings import Settings
 from penstock.services.wiring import SERVICES, open_context, run_services
 
-INSTANCE_FILE = "instance.json"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 KEY_FILE = "owner.key"
 _console = Console(stderr=True, highlight=False)
 
@@ -104,11 +108,18 @@ def _write_instance(folder: Path, url: str) -> None:
 def _greet(settings: Settings, url: str, link: str) -> None:
     _console.print(f"[bold]Penstock is up[/] at {url}")
     _console.print(f"  approvals   {url}/approvals")
-    _console.print(f"  sign in     {link}   (once)")
+    _console.print(f"  sign in     {link}   (once)", soft_wrap=True)
     _console.print(f"  rules       {', '.join(settings.rules)}   flows  {', '.join(settings.flows) or '(none)'}")
     _console.print("  Ctrl-C stops it; everything is kept under " + str(settings.data_dir))
 
 
-def main(settings: Settings) -> None:
-    """The command."""
+@app.command()
+def main(
+    port: Annotated[int | None, typer.Option(help="where HTTP listens; 0 takes any free port")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="where everything is kept (default: .penstock)")] = None,
+) -> None:
+    """Start every service in one process: SQLite, and a redis-server of its own. Ctrl-C stops it."""
+    chosen = {name: value for name, value in {"port": port, "data_dir": data_dir}.items() if value is not None}
+    settings = load_settings(**chosen)
+    configure_logging(settings.log_level, json=settings.log_json)
     run_until_signalled(up(settings))

@@ -160,6 +160,15 @@ def _sqlite_engine(url: str, connections: int) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def _let_go(connection: Any, record: Any, error: BaseException | None) -> None:
+        """A task was cancelled amid a statement: its connection is closed, but a cursor that nobody read keeps SQLite's
+        own connection, and its lock, alive. A rollback before the close, in the connection's own queue, frees it.
+        """
+        driver = connection.driver_connection
+        if driver._connection is not None:
+            driver._tx.put_nowait((None, driver._connection.rollback))
+
     if connections == 1:  # the writer takes its lock at BEGIN, not at its first write
 
         @event.listens_for(engine.sync_engine, "begin")

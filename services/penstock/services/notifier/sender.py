@@ -63,8 +63,10 @@ class Revealed:
 class Sender:
     """Shared by all deliveries of one notifier.  Close it."""
 
-    def __init__(self, rulebook: RuleBook, limits: Limits) -> None:
+    def __init__(self, rulebook: RuleBook, limits: Limits, *, slack_url: str = "", twilio_url: str = "") -> None:
+        """slack_url, twilio_url: instead of the provider's own, for channels without `base_url`; "" is the provider's."""
         self._rulebook, self._limits = rulebook, limits
+        self._slack_url, self._twilio_url = slack_url or None, twilio_url or None
         self._slack, self._sms = Slack(), Sms()
 
     async def send(
@@ -124,12 +126,16 @@ class Sender:
         if channel.slack is not None:
             token = channel.slack.token.clear(secrets)
             return await self._slack.send(
-                text, channel=channel.slack.channel, token=token, base_url=channel.base_url, check=check
+                text,
+                channel=channel.slack.channel,
+                token=token,
+                base_url=channel.base_url or self._slack_url,
+                check=check,
             )
         if channel.sms is None:
             raise RefusedError(f"channel {channel.name!r} is neither slack nor sms")
         sms = channel.sms
-        account = Account(sms.account, sms.token.clear(secrets), sms.from_, channel.base_url)
+        account = Account(sms.account, sms.token.clear(secrets), sms.from_, channel.base_url or self._twilio_url)
         return await self._sms.send(text, account=account, recipients=numbers, check=check, keep=keep)
 
 

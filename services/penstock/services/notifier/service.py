@@ -67,7 +67,9 @@ class NotifierService:
         """See Service. Stops by finishing what is being sent and giving back the rest."""
         self._stopping = False
         self._slots = asyncio.Semaphore(_SENDING)
-        self._sender = Sender(self._context.rulebook, self._limits)
+        settings = self._context.settings
+        urls = {"slack_url": settings.slack_base_url, "twilio_url": settings.twilio_base_url}
+        self._sender = Sender(self._context.rulebook, self._limits, **urls)
         messaging = Messaging(
             self._context.settings.bus_url,
             self._context.bus,

@@ -1,0 +1,5 @@
+"""`python -m penstock.services.cli`."""
+
+from penstock.services.cli import main
+
+main()

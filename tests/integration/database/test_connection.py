@@ -1,0 +1,106 @@
+"""The database's one interface, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.services.database import Database, clock, connect, migrate
+from penstock.services.database.tables import lease, metadata
+
+
+@pytest.fixture
+async def database(any_database_url: str) -> AsyncIterator[Database]:
+    made = connect(any_database_url)
+    await migrate.upgrade(made)
+    yield made
+    await made.close()
+
+
+async def put(connection: AsyncConnection, name: str) -> str:
+    row = {"name": name, "owner": "test"}
+    found = await connection.execute(sa.insert(lease).values(lease_until=clock.now(), **row).returning(lease.c.name))
+    return str(found.scalar_one())
+
+
+async def names(database: Database) -> set[str]:
+    async with database.read() as connection:
+        return {name for (name,) in await connection.execute(sa.select(lease.c.name))}
+
+
+async def test_migrations_lead_to_exactly_the_tables_that_the_code_uses(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    def difference(connection: sa.Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    async with database.begin() as connection:
+        assert await connection.run_sync(difference) == []
+
+
+async def test_migrating_twice_and_at_once_changes_nothing(any_database_url: str) -> None:
+    first, second = connect(any_database_url), connect(any_database_url)
+    await asyncio.gather(migrate.upgrade(first), migrate.upgrade(second))
+    assert await migrate.is_current(first)
+    await first.close()
+    await second.close()
+
+
+async def test_the_clock_of_the_database_is_in_microseconds_and_moves_within_a_transaction(database: Database) -> None:
+    import time
+
+    async with database.begin() as connection:
+        first = (await connection.execute(sa.select(clock.now()))).scalar_one()
+        await asyncio.sleep(0.01)  # the clock must have moved by itself
+        second = (await connection.execute(sa.select(clock.now()))).scalar_one()
+    assert second > first
+    assert abs(first - time.time_ns() // 1_000) < 5_000_000
+
+
+async def test_a_failed_write_of_a_group_leaves_the_others_alone(database: Database) -> None:
+    await database.write(lambda connection: put(connection, "taken"))
+    writes = [database.write(lambda connection, n=n: put(connection, n)) for n in ("a", "taken", "b")]  # type: ignore[misc]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [results[0], results[2]] == ["a", "b"]
+    assert isinstance(results[1], sa.exc.IntegrityError)
+    assert await names(database) == {"taken", "a", "b"}
+
+
+async def test_many_writes_at_once_are_all_stored(database: Database) -> None:
+    wanted = {f"n{number}" for number in range(300)}
+    await asyncio.gather(*(database.write(lambda connection, n=n: put(connection, n)) for n in wanted))  # type: ignore[misc]
+    assert await names(database) == wanted
+
+
+async def test_tasks_cancelled_amid_their_transactions_leave_no_lock_behind(database: Database) -> None:
+    async def transaction(name: str) -> None:
+        async with database.begin() as connection:
+            await put(connection, name)
+            await put(connection, name + "'")
+
+    chance = random.Random(7)
+    for number in range(150):
+        task = asyncio.create_task(transaction(f"t{number}"))
+        await asyncio.sleep(chance.random() * 0.004)  # cancelled wherever it happens to be
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    other = connect(database.engine.url.render_as_string(hide_password=False))
+    async with asyncio.timeout(10):
+        await other.write(lambda connection: put(connection, "free"))
+    await other.close()
+    found = await names(database)
+    assert all((name + "'" in found) == (name in found) for name in {n.rstrip("'") for n in found - {"free"}})
+
+
+async def test_a_transaction_that_fails_stores_nothing(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.begin() as connection:
+            await put(connection, "lost")
+            _ = 1 // 0
+    assert await names(database) == set()
