@@ -9,8 +9,8 @@ from typing import Any
 from penstock.triggers.consistency import Rows
 from penstock.triggers.decoding import GIVES_UP, Unplain, decode, reader
 from penstock.triggers.explaining import Explanation, explain
-from penstock.triggers.flattening import Leaves, flatten, tree
 from penstock.triggers.flattening import Node as Paths
+from penstock.triggers.flattening import flatten, tree
 from penstock.triggers.index_buckets import ABSENT, Keys, tokens_of
 from penstock.triggers.index_node import Node, Rule
 from penstock.triggers.operators import FALSE, TRUE, token
