@@ -19,14 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+from examples.quickstart.story import Story, StoryError, missing_hops
 from rich.console import Console
 from rich.table import Table
 
-from examples.quickstart.story import Story, StoryError, missing_hops
 from penstock.services.standins import Call, StandIn
 
 HERE = Path(__file__).resolve().parent
-_console = Console(highlight=False)
+_console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -37,7 +38,7 @@ def main() -> int:
         try:
             story = _opened(folder, environment, process)
             ok = _tell(story, once=once)
-        except StoryError as error:
+        except (StoryError, httpx.HTTPError) as error:
             _console.print(f"[red]the story stopped:[/] {error}\n  the log of Penstock is {folder / 'penstock.log'}")
             _show_log(folder)
             return 1

@@ -124,7 +124,9 @@ class Story:
 
         def look() -> dict[str, Any] | None:
             runs = self.get("runs", limit=50)["runs"]
-            return next((each for each in runs if each["flow"] == "look-at-machine" and each["state"] == "completed"), None)
+            return next(
+                (each for each in runs if each["flow"] == "look-at-machine" and each["state"] == "completed"), None
+            )
 
         return self.wait_for("a run that the sensor's readings launch", look)
 

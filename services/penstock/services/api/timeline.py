@@ -50,8 +50,8 @@ async def _decisions(database: Database, ns: str, cause: str) -> list[Hop]:
     row = tables.decision
     hops: list[Hop] = []
     for each in await fetch(database, sa.select(row).where(row.c.namespace == ns, row.c.correlationid == cause)):
-        hops.append((each.at, "event.arrived", cause, "acknowledged by the bus"))
-        hops.append((each.created, f"automation.{each.kind}", each.id, each.automation))
+        hops.append((each["at"], "event.arrived", cause, "acknowledged by the bus"))
+        hops.append((each["created"], f"automation.{each['kind']}", each["id"], each["automation"]))
     return hops
 
 
@@ -59,8 +59,8 @@ async def _deliveries(database: Database, ns: str, cause: str) -> list[Hop]:
     row = tables.delivery
     hops: list[Hop] = []
     for each in await fetch(database, sa.select(row).where(row.c.namespace == ns, row.c.correlationid == cause)):
-        if each.status != "pending":
-            hops.append((each.updated, f"message.{each.status}", each.id, each.channel))
+        if each["status"] != "pending":
+            hops.append((each["updated"], f"message.{each['status']}", each["id"], each["channel"]))
     return hops
 
 
@@ -69,18 +69,18 @@ async def _approvals(database: Database, ns: str, cause: str) -> list[Hop]:
     mine = sa.select(decision.c.id).where(decision.c.namespace == ns, decision.c.correlationid == cause)
     hops: list[Hop] = []
     for each in await fetch(database, sa.select(row).where(row.c.namespace == ns, row.c.firing_id.in_(mine))):
-        hops.append((each.created, "approval.requested", each.id, each.ask))
-        hops.append((each.decided, f"approval.{each.status}", each.id, each.ask))
+        hops.append((each["created"], "approval.requested", each["id"], each["ask"]))
+        hops.append((each["decided"], f"approval.{each['status']}", each["id"], each["ask"]))
     return hops
 
 
 async def _runs(database: Database, ns: str, cause: str) -> list[Hop]:
     row, change, call = tables.run, tables.run_event, tables.journal
     mine = sa.select(row.c.id, row.c.flow).where(row.c.namespace == ns, row.c.correlationid == cause)
-    flows = {each.id: each.flow for each in await fetch(database, mine)}
+    flows = {each["id"]: each["flow"] for each in await fetch(database, mine)}
     hops: list[Hop] = []
     for each in await fetch(database, sa.select(change).where(change.c.run_id.in_(list(flows)))):
-        hops.append((each.at, f"run.{each.state}", each.run_id, flows[each.run_id]))
+        hops.append((each["at"], f"run.{each['state']}", each["run_id"], flows[each["run_id"]]))
     for each in await fetch(database, sa.select(call).where(call.c.run_id.in_(list(flows)))):
-        hops.append((each.ended, f"task.{each.state}", each.run_id, each.name))
+        hops.append((each["ended"], f"task.{each['state']}", each["run_id"], each["name"]))
     return hops

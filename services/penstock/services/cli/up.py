@@ -27,7 +27,7 @@ from penstock.services.wiring import SERVICES, open_context, run_services
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 KEY_FILE = "owner.key"
-_console = Console(stderr=True, highlight=False)
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class AlreadyRunningError(PenstockError):
@@ -108,7 +108,7 @@ def _write_instance(folder: Path, url: str) -> None:
 def _greet(settings: Settings, url: str, link: str) -> None:
     _console.print(f"[bold]Penstock is up[/] at {url}")
     _console.print(f"  approvals   {url}/approvals")
-    _console.print(f"  sign in     {link}   (once)", soft_wrap=True)
+    _console.print(f"  sign in     {link}   (once)")
     _console.print(f"  rules       {', '.join(settings.rules)}   flows  {', '.join(settings.flows) or '(none)'}")
     _console.print("  Ctrl-C stops it; everything is kept under " + str(settings.data_dir))
 
