@@ -1,8 +1,8 @@
 """`make bench-match`: how fast events find their rules, and what a rule costs.
 
 Rates are events a second of CPU time of this one thread, JSON text in, keys out, best of several passes; the floors
-(orjson and msgspec decoding whole events, a linear scan over the patterns) run in between on the same events. Arguments: the
-names of sets, and `--most N` for the largest number of rules. Results go to benchmarks/out/bench-match.json.
+(orjson and msgspec decoding whole events, a linear scan over the patterns) run in between on the same events.
+Arguments: the names of sets, and `--most N` for the largest number of rules. Results go to benchmarks/out/bench-match.json.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,12 @@ def _goals(kind: str, rates: dict[int, float], parse: float) -> list[Result]:
 
 
 def _costs(kind: str, matcher: Matcher, seconds: float, megabytes: float) -> list[Result]:
-    fresh = [Pattern(rule) for rule in rule_sets.rules(kind, 1_000)]
-    added = [
-        _seconds(lambda key=key, pattern=pattern: matcher.add(("fresh", key), pattern))
-        for key, pattern in enumerate(fresh)
-    ]
-    removed = [_seconds(lambda key=key: matcher.remove(("fresh", key))) for key in range(len(fresh))]
+    added, removed = [], []
+    for key, rule in enumerate(rule_sets.rules(kind, 1_000)):
+        pattern = Pattern(rule)
+        added.append(_seconds(partial(matcher.add, ("fresh", key), pattern)))
+    for key in range(len(added)):
+        removed.append(_seconds(partial(matcher.remove, ("fresh", key))))
     return [
         Result(f"{kind}: load 100,000 rules from JSON", "s", seconds, goal=3, higher_is_better=False),
         Result(f"{kind}: memory of 100,000 rules", "MB", megabytes, goal=100, higher_is_better=False),

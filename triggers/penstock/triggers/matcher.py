@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Mapping
+from copy import copy
 from typing import Any
 
 from penstock.triggers.consistency import Rows
@@ -88,6 +89,8 @@ class Matcher:
             for branch in pattern.branches:
                 self._root.add(Rule(key, branch, self._slots, branch, ()))
             if old is not None:
+                # a match under way may have passed the new place before and reach the old one after: it starts again
+                self._view = copy(self._view)
                 self._withdraw(key, old)
 
     def remove(self, key: Hashable) -> None:
