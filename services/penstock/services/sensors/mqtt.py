@@ -114,7 +114,9 @@ class MqttDriver:
             client.acknowledge(message)
 
         try:
-            return Reading(to_event(self._sensor, message.topic.value, bytes(message.payload), identity), acknowledge)
+            event = to_event(self._sensor, message.topic.value, bytes(message.payload), identity)
+            event.to_json()  # refused here, it is dead-lettered as the payload that came
+            return Reading(event, acknowledge)
         except (InvalidEventError, RenderError) as error:
             reason = f"{type(error).__name__}: {error}"
             return Refused(reason, f"mqtt/{message.topic.value}", bytes(message.payload), acknowledge)
