@@ -76,20 +76,18 @@ class World:
             return {row.name: row.owner for row in (await connection.execute(query)).all()}
 
     async def read(self, topic: str = EVENTS) -> list[dict[str, Any]]:
-        """Everything on a topic, in order per partition."""
+        """What is on a topic now, in order per partition."""
         known = await self.bus.topic(topic)
-        if known is None:
-            return []
-        reader, found, wanted = self.bus.reader(), [], 0
-        for number in range(known.partitions):
-            log = TopicPartition(topic, number)
-            beginning, end = await self.bus.beginning(log), (await self.bus.end(log)).position
-            if end > beginning:
-                await reader.take(log, beginning)
-                wanted += 1
-        if wanted:
-            while batch := await reader.poll(max_records=5_000, timeout=0.3):
-                found += [json.loads(record.value) for records in batch.values() for record in records]
+        logs = [TopicPartition(topic, number) for number in range(known.partitions if known else 0)]
+        ends = {log: (await self.bus.end(log)).position for log in logs}
+        reader, found = self.bus.reader(), []
+        for log, end in ends.items():
+            position = await self.bus.beginning(log)
+            await reader.take(log, position)
+            while position < end and (batch := (await reader.poll(max_records=5_000, timeout=0.5)).get(log)):
+                found += [json.loads(record.value) for record in batch]
+                position = batch[-1].offset + 1
+            await reader.drop(log)
         await reader.close()
         return found
 
