@@ -95,10 +95,7 @@ class EmbeddedRedis:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         binary = await asyncio.to_thread(find_redis)
-        with (self._folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 -- a binary that find_redis chose  # noqa: ASYNC220 -- starting takes a millisecond
-                self._command(binary), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
-            )
+        self._process = self._spawn(binary)  # from the main thread: it ends when the thread that started it does
         await self._until_ready()
 
     async def stop(self) -> None:
@@ -110,6 +107,12 @@ class EmbeddedRedis:
             await asyncio.to_thread(self._process.wait, 10)
         except subprocess.TimeoutExpired:
             self._process.kill()
+
+    def _spawn(self, binary: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "redis.log").open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 -- a binary that find_redis chose
+                self._command(binary), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
+            )
 
     def _command(self, binary: str) -> list[str]:
         options = {

@@ -206,7 +206,7 @@ async def test_a_gap_is_raised_with_both_offsets(rig: Rig) -> None:
     await rig.wait_for_decisions(31)
 
 
-async def gaps(rig: Rig) -> list[dict[str, object]]:
+async def gaps(rig: Rig) -> list[dict[str, Any]]:
     events = [json.loads(each.value) for each in await rig.records(bus.SYSTEM)]
     return [each for each in events if each["type"] == "penstock.engine.gap"]
 

@@ -89,7 +89,8 @@ def test_a_window_keeps_the_newest_bodies_within_its_budget_and_every_identity()
     window, _ = play(large, *((event(f"e{n}", n, b"x" * 1_000), n) for n in range(100)))
     assert len(window.matches) == 100
     assert len(count.encode(window)) <= 64 * 1024
-    assert window.matches[-1].body and not window.matches[0].body
+    assert window.matches[-1].body
+    assert not window.matches[0].body
 
 
 times = st.lists(st.integers(0, 60), min_size=1, max_size=25)
@@ -105,7 +106,9 @@ def test_redelivering_every_event_changes_nothing(seconds: list[int]) -> None:
 
 
 @given(times, st.integers(2, 4), st.integers(1, 20))
-def test_it_fires_exactly_when_some_choice_of_matches_fits_into_the_window(seconds: list[int], n: int, within: int) -> None:
+def test_it_fires_exactly_when_some_choice_of_matches_fits_into_the_window(
+    seconds: list[int], n: int, within: int
+) -> None:
     """Against a naive reading: keep all matches since the last firing, try every choice that holds the new one."""
     trigger = EventTrigger(ANY, count=n, within=within * SECOND, lateness=1_000 * SECOND)
     window, kept = EMPTY, list[Evidence]()
@@ -121,7 +124,8 @@ def test_it_fires_exactly_when_some_choice_of_matches_fits_into_the_window(secon
         expected = any(span <= within * SECOND for span in spans)
         assert (found is not None) == expected
         if found:
-            assert match in found.evidence and len(found.evidence) == n
+            assert match in found.evidence
+            assert len(found.evidence) == n
             kept = []
 
 

@@ -1,4 +1,4 @@
-"""Keys: what `per` reads from an event, as canonical JSON text, so that 7 and "7" are two keys and 7 and 7.0 are one."""
+"""Keys: what `per` reads from an event, as canonical JSON text: 7 and "7" are two keys, 7 and 7.0 are one."""
 
 from __future__ import annotations
 

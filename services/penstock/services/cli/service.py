@@ -26,7 +26,7 @@ class SchemaBehindError(PenstockError):
 
 @app.command()
 def main(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=", ".join(SERVICES))]) -> None:
-    """Run the named services until SIGTERM; PENSTOCK_BUS_URL, PENSTOCK_DATABASE_URL and PENSTOCK_REDIS_URL say where."""
+    """Run the named services until SIGTERM; PENSTOCK_BUS_URL, …_DATABASE_URL and …_REDIS_URL say where."""
     settings = load_settings()
     configure_logging(settings.log_level, json=settings.log_json)
     for name in names:

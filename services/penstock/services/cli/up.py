@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -119,7 +119,9 @@ def main(
     data_dir: Annotated[Path | None, typer.Option(help="where everything is kept (default: .penstock)")] = None,
 ) -> None:
     """Start every service in one process: SQLite, and a redis-server of its own. Ctrl-C stops it."""
-    chosen = {name: value for name, value in {"port": port, "data_dir": data_dir}.items() if value is not None}
+    chosen: dict[str, Any] = {
+        name: value for name, value in {"port": port, "data_dir": data_dir}.items() if value is not None
+    }
     settings = load_settings(**chosen)
     configure_logging(settings.log_level, json=settings.log_json)
     run_until_signalled(up(settings))

@@ -64,7 +64,7 @@ class Sender:
     """Shared by all deliveries of one notifier.  Close it."""
 
     def __init__(self, rulebook: RuleBook, limits: Limits, *, slack_url: str = "", twilio_url: str = "") -> None:
-        """slack_url, twilio_url: instead of the provider's own, for channels without `base_url`; "" is the provider's."""
+        """slack_url, twilio_url: for channels without `base_url`; "" is the provider's own address."""
         self._rulebook, self._limits = rulebook, limits
         self._slack_url, self._twilio_url = slack_url or None, twilio_url or None
         self._slack, self._sms = Slack(), Sms()
