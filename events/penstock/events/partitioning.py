@@ -1,6 +1,6 @@
 """What a client that emits must know of the bus: which partition a key goes to, and how Redis streams are laid out.
 
-The adapters of the services use the same: a contract test writes with one and reads with the other.
+The adapters of the services build on the same.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from penstock.events.bus import Outgoing
 from penstock.events.errors import BusError
 
 
+class NoSuchPartitionError(BusError):
+    """A record names a partition that its topic does not have."""
+
+    def __init__(self, topic: str, partition: int, partitions: int) -> None:
+        super().__init__(f"topic {topic!r} has partitions 0 to {partitions - 1}, not {partition}")
+
+
 def choose_partition(record: Outgoing, partitions: int) -> int:
-    """The explicit one, else the key's, as every Kafka client would choose it, else any.  Raises BusError."""
+    """The explicit one, else the key's, as every Kafka client would choose it, else any.
+
+    Raises NoSuchPartitionError.
+    """
     if record.partition is not None:
         if not 0 <= record.partition < partitions:
-            raise BusError(f"topic {record.topic!r} has partitions 0 to {partitions - 1}, not {record.partition}")
+            raise NoSuchPartitionError(record.topic, record.partition, partitions)
         return record.partition
     if record.key is not None:
         return _hash(record.key) % partitions
