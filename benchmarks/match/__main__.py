@@ -1,8 +1,9 @@
 """`make bench-match`: how fast events find their rules, and what a rule costs.
 
-Rates are events a second of CPU time of this one thread, JSON text in, keys out, best of several passes; the floors
+Rates are events a second of CPU time of this one thread, JSON text in, keys out, best of several passes. The floors
 (orjson and msgspec decoding whole events, a linear scan over the patterns) run in between on the same events.
-Arguments: the names of sets, and `--most N` for the largest number of rules. Results go to benchmarks/out/bench-match.json.
+Arguments: the names of sets, and `--most N` for the largest number of rules. Results go to
+benchmarks/out/bench-match.json.
 """
 
 from __future__ import annotations
@@ -59,6 +60,14 @@ def rate(work: Callable[[bytes], object], bodies: list[bytes], passes: int = 4) 
     return max(len(bodies) / _seconds(lambda: [work(body) for body in bodies] and None) for _ in range(passes))
 
 
+def beside(
+    floor: Callable[[bytes], object], work: Callable[[bytes], object], bodies: list[bytes]
+) -> tuple[float, float]:
+    """The rates of two, taken in turns, so that a neighbour on the machine hinders both."""
+    pairs = [(rate(floor, bodies, 1), rate(work, bodies, 1)) for _ in range(6)]
+    return max(first for first, _ in pairs), max(second for _, second in pairs)
+
+
 def _seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
@@ -91,7 +100,7 @@ def one_set(kind: str, most: int, bodies: list[bytes]) -> list[Result]:
     for count in (size for size in SIZES if size <= most):
         matcher, seconds, megabytes = loaded(kind, count)
         matches = sum(len(matcher.match_json(body)) for body in bodies) / len(bodies)
-        parse, rates[count] = rate(orjson.loads, bodies), rate(matcher.match_json, bodies)
+        parse, rates[count] = beside(orjson.loads, matcher.match_json, bodies)
         results.append(_of(f"{kind}, {count} rules ({matches:.2f} matches an event)", rates[count], parse))
         if count <= LINEAR_UP_TO:
             results.append(_of(f"{kind}, {count} rules, linear scan", _linear(kind, count, bodies), parse))
@@ -156,9 +165,9 @@ def _costs(kind: str, matcher: Matcher, seconds: float, megabytes: float) -> lis
 def careful(bodies: list[bytes]) -> list[Result]:
     """What the search for repeated keys costs, which `Matcher()` makes and `Matcher(unique_keys=True)` does not."""
     matcher, _, _ = loaded("exact", 10_000, unique_keys=False)
-    parse = rate(orjson.loads, bodies)
+    parse, found = beside(orjson.loads, matcher.match_json, bodies)
     return [
-        _of("exact, 10000 rules, repeated keys looked for", rate(matcher.match_json, bodies), parse),
+        _of("exact, 10000 rules, repeated keys looked for", found, parse),
         _of("floor: orjson decodes the whole event", parse, parse),
         _of("floor: msgspec decodes the whole event", rate(msgspec.json.decode, bodies), parse),
     ]

@@ -12,6 +12,7 @@ from typing import Any
 
 Rule = dict[str, Any]
 EVENTS = 5_000
+KINDS = 5_000  # types of events: at 100,000 rules about twenty rules share one
 WORDS = "amber basalt cobalt delta ember fjord garnet harbor indigo jasper kelp lagoon marble nectar onyx pearl".split()  # noqa: SIM905 - a list of words
 
 
@@ -25,7 +26,7 @@ def event(dice: random.Random, number: int) -> dict[str, Any]:
         "specversion": "1.0",
         "id": f"018f2c4e-7a1b-7c3d-9e5f-{number:012x}",
         "source": f"/plant/{dice.randrange(50)}/gateway/{dice.randrange(20)}",
-        "type": f"sensor.kind{dice.randrange(1_000)}.measured",
+        "type": f"sensor.kind{dice.randrange(KINDS)}.measured",
         "subject": f"truck/{dice.randrange(1_000)}",
         "time": "2026-03-01T10:00:00.123456Z",
         "partitionkey": f"truck/{number % 64}",
@@ -51,7 +52,7 @@ def name(dice: random.Random, many: int) -> str:
 
 def exact(dice: random.Random) -> Rule:
     return {
-        "type": [f"sensor.kind{dice.randrange(1_000)}.measured"],
+        "type": [f"sensor.kind{dice.randrange(KINDS)}.measured"],
         "subject": [f"truck/{dice.randrange(1_000)}"],
         "data": {"region": [f"region-{dice.randrange(20)}"]},
     }
@@ -66,12 +67,16 @@ def suffix(dice: random.Random) -> Rule:
 
 
 def wildcard(dice: random.Random) -> Rule:
-    return {"data": {"path": [{"wildcard": f"{name(dice, 200_000)[:7]}*{dice.choice(WORDS)}/*"}]}}
+    """Half of them begin with a star."""
+    text = (
+        f"{name(dice, 200_000)[:7]}*{dice.choice(WORDS)}/*" if dice.random() < 0.5 else f"*/{name(dice, 200_000)[:8]}*"
+    )
+    return {"data": {"path": [{"wildcard": text}]}}
 
 
 def anything_but(dice: random.Random) -> Rule:
     return {
-        "type": [f"sensor.kind{dice.randrange(1_000)}.measured"],
+        "type": [f"sensor.kind{dice.randrange(KINDS)}.measured"],
         "subject": [f"truck/{dice.randrange(1_000)}"],
         "data": {"state": [{"anything-but": dice.sample(["ok", "warm", "hot", "off"], 2)}]},
     }
@@ -88,9 +93,9 @@ def array(dice: random.Random) -> Rule:
 
 def mixed(dice: random.Random) -> Rule:
     """What people write: a type, and one or two conditions of any kind."""
-    found: Rule = {"type": [f"sensor.kind{dice.randrange(1_000)}.measured"], "data": {}}
+    found: Rule = {"type": [f"sensor.kind{dice.randrange(KINDS)}.measured"], "data": {}}
     if dice.random() < 0.1:
-        found["type"] = [{"wildcard": f"sensor.kind{dice.randrange(1_000)}.*"}]
+        found["type"] = [{"wildcard": f"sensor.kind{dice.randrange(KINDS)}.*"}]
     for condition in dice.sample(_CONDITIONS, dice.randint(1, 2)):
         condition(dice, found)
     if not found["data"]:

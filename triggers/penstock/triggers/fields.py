@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from penstock.triggers.operators import FALSE, TRUE, Predicate, token
 
@@ -13,12 +13,14 @@ class Field:
 
     path: keys joined by dots.  exact: tokens of the plain values.  predicates: all other operators.
     absent: whether a missing leaf is an alternative (`exists: false`).
+    test_at: the index's own test with the slot it is for; equal fields are one object, so it is kept here.
     """
 
-    __slots__ = ("absent", "exact", "path", "predicates")
+    __slots__ = ("absent", "exact", "path", "predicates", "test_at")
 
     def __init__(self, path: str, exact: tuple[object, ...], predicates: tuple[Predicate, ...], absent: bool) -> None:
         self.path, self.predicates, self.absent = path, predicates, absent
+        self.test_at: tuple[int, Callable[[Any], bool], Field] | None = None
         self.exact: tuple[object, ...] | frozenset[object] = exact if len(exact) < 9 else frozenset(exact)
 
     def test(self, value: object) -> bool:

@@ -91,6 +91,14 @@ class Few:
             member.collect_any(choices, keys)
 
 
+def test_at(slot: int, field: Field) -> tuple[int, Test, Field]:
+    """The test of a field at a slot."""
+    known = field.test_at
+    if known is None or known[0] != slot:  # another matcher may have another slot for the path
+        field.test_at = known = (slot, tester(field), field)
+    return known
+
+
 def tester(field: Field) -> Test:
     """The quickest function that says whether a token, or ABSENT, satisfies the field."""
     if not field.predicates:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import marshal
 import math
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from penstock.triggers import operators as op
 from penstock.triggers.addresses import block, packed
@@ -46,6 +48,10 @@ _RESERVED = frozenset(
     ]
 )  # an object with one of these keys is no branch of a `$or`
 _Draft = dict[str, Field]
+
+_LATELY = 4_096  # compiled fields kept, so that equal ones of many patterns are one object
+_BRIEF = 512  # bytes that the alternatives of such a field may take
+_lately: dict[tuple[str, bytes], Field] = {}
 
 
 def parse(pattern: object) -> tuple[Branch, ...]:
@@ -123,6 +129,22 @@ def _refuse_branches(path: str) -> None:
 
 
 def _field(alternatives: list[object] | tuple[object, ...], path: str) -> Field:
+    """The field of a path; one that was asked for lately is the same object, which spares memory."""
+    try:
+        name = path, marshal.dumps(cast(Any, alternatives), 2)
+    except ValueError:  # types that no JSON decoder makes
+        return _compiled(alternatives, path)
+    field = _lately.get(name)
+    if field is None:
+        field = _compiled(alternatives, path)
+        if len(name[1]) < _BRIEF:
+            if len(_lately) >= _LATELY:
+                _lately.clear()
+            _lately[name] = field
+    return field
+
+
+def _compiled(alternatives: list[object] | tuple[object, ...], path: str) -> Field:
     if not alternatives:
         raise PatternError(path, "an empty list matches nothing; name at least one alternative")
     exact: dict[object, None] = {}

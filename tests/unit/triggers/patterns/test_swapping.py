@@ -13,7 +13,7 @@ from penstock.triggers import Matcher, Pattern
 
 EVENT: dict[str, Any] = {"type": "t1", "data": {"name": "abcdef", "size": 5, "flag": True}}
 BODY = json.dumps(EVENT).encode()
-SAME = [  # patterns of very different kinds, each of which the event matches
+SAME: list[dict[str, Any]] = [  # patterns of very different kinds, each of which the event matches
     {"type": ["t1"]},
     {"type": [{"prefix": "t"}]},
     {"data": {"name": [{"wildcard": "a*cd*"}]}},
