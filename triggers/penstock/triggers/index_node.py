@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Hashable, Iterable
 from itertools import product
 from operator import itemgetter
@@ -15,23 +16,39 @@ from penstock.triggers.index_tables import Table
 
 MAX_SHAPES: Final = 24  # sets of exact fields looked up one after the other; a rule with yet another uses a part of it
 MAX_LEVELS: Final = 24  # nodes below nodes
+_COUNTERS: Final = 1 << 16
 Group = tuple[tuple[int, ...], Callable[[Any], Any], dict[Any, Bucket]]
+
+
+class Slots(dict[str, int]):
+    """The slot of each path, and how often pieces of text occur in wildcards (by hash: an estimate, never lowered)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen = array("L", bytes(_COUNTERS * array("L").itemsize))
+
+    def seen(self, piece: str) -> int:
+        return self._seen[hash(piece) % _COUNTERS]
+
+    def see(self, piece: str) -> None:
+        self._seen[hash(piece) % _COUNTERS] += 1
 
 
 class Rule:
     """A branch on its way into or out of the index: what is left to know, and how."""
 
-    __slots__ = ("branch", "checked", "key", "slots", "unused")
+    __slots__ = ("_single", "branch", "checked", "key", "slots", "unused")
 
     def __init__(
         self,
         key: Hashable,
         branch: Branch,
-        slots: dict[str, int],
+        slots: Slots,
         unused: tuple[Field, ...],
         checked: tuple[Field, ...],
     ) -> None:
         self.key, self.branch, self.slots, self.unused, self.checked = key, branch, slots, unused, checked
+        self._single: Hit | Check | None = None
 
     def without(self, used: Iterable[Field], *, known: bool) -> Rule:
         """The same rule once fields were used to find it; unless `known` they are still to be checked."""
@@ -40,11 +57,12 @@ class Rule:
         return Rule(self.key, self.branch, self.slots, unused, self.checked if known else self.checked + gone)
 
     def single(self) -> Hit | Check:
-        fields = self.unused + self.checked
-        if not fields:
-            return Hit(self.key)
-        tests = tuple([test_at(self.slots[field.path], field) for field in fields])
-        return Check(self.key, self.branch, tests, len(self.unused))
+        """The bucket of this rule alone; one object, wherever it is put."""
+        if self._single is None:
+            fields = self.unused + self.checked
+            tests = tuple([test_at(self.slots[field.path], field) for field in fields])
+            self._single = Check(self.key, self.branch, tests, len(self.unused)) if fields else Hit(self.key)
+        return self._single
 
     def is_at(self, member: Hit | Check) -> bool:
         if isinstance(member, Hit):
@@ -52,7 +70,7 @@ class Rule:
         return member.branch is self.branch and member.key == self.key
 
 
-def reopened(member: Hit | Check, slots: dict[str, int]) -> Rule:
+def reopened(member: Hit | Check, slots: Slots) -> Rule:
     """The rule that a bucket of one stands for."""
     if isinstance(member, Hit):
         return Rule(member.key, (), slots, (), ())
@@ -188,7 +206,7 @@ class Node:
             self._put(slot, place, key, inner)
         if wildcards:
             self._chosen[name] = chosen = tuple(
-                {self._rarest(slot, wildcard) for wildcard in wildcards}.difference(found)
+                {self._rarest(slot, wildcard, rule.slots) for wildcard in wildcards}.difference(found)
             )
             for place, key in chosen:
                 self._put(slot, place, key, inner)
@@ -303,18 +321,22 @@ class Node:
             self.tables = tuple(row for row in self.tables if row[2] is not table)
             self.lacking = tuple(row for row in self.lacking if row[1] is not table)
 
-    def _rarest(self, slot: int, wildcard: op.Wildcard) -> Place:
-        """The place of a wildcard where fewest rules lie."""
+    def _rarest(self, slot: int, wildcard: op.Wildcard, slots: Slots) -> Place:
+        """The place of a wildcard where fewest rules lie; of pieces the one that fewest wildcards contain."""
         known = {name: table for at, name, table in self.tables if at == slot}
-        return min(
-            wildcard_places(wildcard),
-            key=lambda place: _load(place[0], known[place[0]].get(place[1])) if place[0] in known else 0,
-        )
 
+        def load(place: Place) -> tuple[int, int]:
+            name, key = place
+            if name == "gram":
+                return 1, slots.seen(str(key))
+            return _weight(known[name].get(key)) // FEW if name in known else 0, 0
 
-def _load(name: str, bucket: Bucket | None) -> int:
-    """How many rules lie there; beginnings and ends cost one look-up, so a few do no harm."""
-    return _weight(bucket) // (1 if name == "gram" else 4)
+        found = wildcard_places(wildcard)
+        best = min(found, key=load)
+        for name, key in found:
+            if name == "gram":
+                slots.see(str(key))
+        return best
 
 
 def _weight(bucket: Bucket | None) -> int:

@@ -13,7 +13,7 @@ from penstock.triggers.explaining import Explanation, explain
 from penstock.triggers.flattening import Node as Paths
 from penstock.triggers.flattening import flatten, tree
 from penstock.triggers.index_buckets import ABSENT, Keys, tokens_of
-from penstock.triggers.index_node import Node, Rule
+from penstock.triggers.index_node import Node, Rule, Slots
 from penstock.triggers.operators import FALSE, TRUE, token
 from penstock.triggers.pattern import Pattern
 
@@ -67,7 +67,7 @@ class Matcher:
         self._unique_keys = unique_keys
         self._patterns: dict[Hashable, Pattern] = {}
         self._root = Node()
-        self._slots: dict[str, int] = {}  # a path keeps its slot for good
+        self._slots = Slots()  # a path keeps its slot for good
         self._exact: set[str] = set()  # paths at which booleans must be told from 1 and 0
         self._view: _View | None = None
         self._writing = threading.RLock()
