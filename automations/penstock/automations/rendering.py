@@ -137,6 +137,7 @@ def _emit(firing: Firing, step: EmitStep, now: Instant, variables: dict[str, Any
         "subject": (step.subject.text(variables) or None) if step.subject else None,
         "causationid": firing.causationid,
         "traceparent": firing.traceparent,
+        "actor": firing.events[-1].get("actor") if firing.events else None,  # four-eyes outlives a chain of rules
         "data": render_json(step.data, variables),
     }
     event |= {name: value for name, value in optional.items() if value is not None}

@@ -21,7 +21,7 @@ import msgspec
 from penstock.events import bus
 from penstock.events.bus import Outgoing
 from penstock.events.errors import InvalidEventError
-from penstock.events.event import Envelope, Event, decode, encode_mapping, refuse_reserved
+from penstock.events.event import MAX_BODY, Envelope, Event, decode, encode_mapping, refuse_reserved
 
 STRUCTURED = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
@@ -48,6 +48,20 @@ def outgoing(event: Event | Decoded) -> Outgoing:
         return _record(event.to_json(), event.ordering_key)
     refuse_reserved(event.envelope.type)
     return _record(event.body, event.envelope.ordering_key)
+
+
+def stamp(found: Decoded, actor: str) -> Decoded:
+    """The event with the extension attribute `actor`: who brought it to the door, whatever its sender claims.
+
+    Raises InvalidEventError where it becomes too large by that.
+    """
+    if b'"actor"' in found.body:
+        body = msgspec.json.encode(msgspec.json.decode(found.body, type=dict[str, msgspec.Raw]) | {"actor": actor})
+    else:
+        body = found.body.rstrip()[:-1] + b',"actor":' + msgspec.json.encode(actor) + b"}"
+    if len(body) > MAX_BODY:
+        raise InvalidEventError(f"{len(body)} bytes with its actor; at most {MAX_BODY} (1 MiB) are taken")
+    return Decoded(body, found.envelope)
 
 
 def _record(body: bytes, key: str) -> Outgoing:

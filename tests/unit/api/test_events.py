@@ -27,7 +27,7 @@ async def test_an_event_is_on_the_bus_before_it_is_accepted(api: Harness) -> Non
     answer = await post(api, EVENT | {"data": {"n": 1}})
     [record] = api.bus.records(EVENTS)
     assert (answer.status_code, record.key) == (202, b"order/7")
-    assert json.loads(record.value) == EVENT | {"data": {"n": 1}}
+    assert json.loads(record.value) == EVENT | {"data": {"n": 1}, "actor": "user/ann"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock.events.bus import Outgoing
-from penstock.events.codec import from_http, outgoing
+from penstock.events.codec import from_http, outgoing, stamp
 from penstock.services.api.bodies import read_body
 from penstock.services.api.guard import require
 from penstock.services.api.state import api_of
@@ -17,13 +17,16 @@ from penstock.services.api.state import api_of
 
 async def post_events(request: Request) -> Response:
     """Take events in structured, binary or batch mode; all of a request or none."""
-    require(request, "operator")
-    records = read_events(request.headers, await read_body(request))
+    who = require(request, "operator")
+    records = read_events(request.headers, await read_body(request), who.actor)
     if records:
         await api_of(request).publisher.publish(records)
     return Response(status_code=HTTPStatus.ACCEPTED)
 
 
-def read_events(headers: Mapping[str, str], body: bytes) -> list[Outgoing]:
-    """The records of one request.  Raises InvalidEventError with the field, and in a batch the index, at fault."""
-    return [outgoing(event) for event in from_http(headers, body)]
+def read_events(headers: Mapping[str, str], body: bytes, actor: str) -> list[Outgoing]:
+    """The records of one request, stamped with who sends it: four-eyes asks for that later.
+
+    Raises InvalidEventError with the field, and in a batch the index, at fault.
+    """
+    return [outgoing(stamp(event, actor)) for event in from_http(headers, body)]

@@ -35,7 +35,8 @@ async def receive_hook(request: Request, name: str) -> Response:
         raise not_found("webhook", name)
     body = await read_body(request)
     check(hook, request, body)
-    await api.publisher.publish([outgoing(event_of(hook, request, body))])
+    event = event_of(hook, request, body).model_copy(update={"actor": f"webhook/{name}"})
+    await api.publisher.publish([outgoing(event)])
     return Response(status_code=HTTPStatus.ACCEPTED)
 
 

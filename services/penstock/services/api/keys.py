@@ -7,7 +7,7 @@ import hmac
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +21,7 @@ from penstock.services.settings import Settings
 Role = Literal["viewer", "operator", "approver", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 OWNER = "user/owner"
+KEY_PREFIX = "pk"  # what every key begins with
 SIGN_IN_LIFETIME = 15 * 60 * SECOND  # of a sign-in link, microseconds
 
 _IMPLIED: dict[str, frozenset[str]] = {
@@ -56,7 +57,7 @@ async def create_key(
 ) -> str:
     """Make a key in the caller's transaction.  Returns it in clear: nobody can read it again."""
     prefix = secrets.token_hex(4)
-    key = f"pk_{prefix}_{secrets.token_urlsafe(32)}"
+    key = f"{KEY_PREFIX}_{prefix}_{secrets.token_urlsafe(32)}"
     row = {"id": new_id(), "namespace": namespace, "prefix": prefix, "hash": digest(key), "actor": actor}
     await connection.execute(sa.insert(tables.api_key).values(created=clock.now(), roles=json.dumps(roles), **row))
     detail = {"prefix": prefix, "actor": actor, "roles": roles}
@@ -69,7 +70,7 @@ async def create_key(
 async def find_key(database: Database, key: str) -> Identity | None:
     """The bearer of a key; None for one that is unknown or revoked."""
     parts = key.split("_", 2)
-    if len(parts) != 3 or parts[0] != "pk":
+    if len(parts) != 3 or parts[0] != KEY_PREFIX:
         return None
     row = tables.api_key
     query = sa.select(row).where(row.c.prefix == parts[1], row.c.revoked.is_(None))
@@ -78,6 +79,28 @@ async def find_key(database: Database, key: str) -> Identity | None:
     if found is None or not hmac.compare_digest(found["hash"], digest(key)):
         return None
     return Identity(found["id"], found["namespace"], found["actor"], frozenset(json.loads(found["roles"])))
+
+
+async def list_keys(connection: AsyncConnection, namespace: str) -> list[dict[str, Any]]:
+    """Every key of a namespace without its hash, the newest first; revoked ones too."""
+    row = tables.api_key
+    columns = (row.c.id, row.c.prefix, row.c.actor, row.c.roles, row.c.created, row.c.revoked)
+    query = sa.select(*columns).where(row.c.namespace == namespace).order_by(row.c.created.desc(), row.c.id.desc())
+    found = (await connection.execute(query)).mappings()
+    return [dict(each) | {"roles": json.loads(each["roles"])} for each in found]
+
+
+async def revoke_key(connection: AsyncConnection, key_id: str, *, namespace: str, by: str) -> str | None:
+    """End a key in the caller's transaction.  Returns whose it was; None where there is none that is in force."""
+    row = tables.api_key
+    update = sa.update(row).where(row.c.id == key_id, row.c.namespace == namespace, row.c.revoked.is_(None))
+    actor: str | None = (await connection.execute(update.values(revoked=clock.now()).returning(row.c.actor))).scalar()
+    if actor is not None:
+        detail = {"actor": actor}
+        await write_audit(
+            connection, namespace=namespace, actor=by, action="key.revoked", object_=f"key/{key_id}", detail=detail
+        )
+    return actor
 
 
 async def ensure_owner_key(database: Database, settings: Settings) -> str | None:

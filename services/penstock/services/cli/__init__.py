@@ -16,6 +16,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "up": ("penstock.services.cli.up", "Start everything in one process, with nothing prepared."),
     "service": ("penstock.services.cli.service", "Run one service (or a few) as a process of its own."),
     "db": ("penstock.services.cli.db", "The database's schema: upgrade, forget-topic."),
+    "keys": ("penstock.services.cli.keys", "Who may use the API, in production: create, list, revoke."),
     "emit": ("penstock.services.cli.emit", "Send one event."),
     "events": ("penstock.services.cli.events", "Follow events as they come, and what came of one: tail, trace."),
     "rules": ("penstock.services.cli.rules", "Check and apply rule files: check, apply."),
