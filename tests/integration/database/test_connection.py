@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.services.database import Database, clock, connect, migrate
+from penstock.services.database import Database, clock, connect, migrate, unavailable
 from penstock.services.database.tables import lease, metadata
 
 
@@ -107,3 +108,46 @@ async def test_a_transaction_that_fails_stores_nothing(database: Database) -> No
     with pytest.raises(ZeroDivisionError):
         await fails()
     assert await names(database) == set()
+
+
+async def test_a_transaction_whose_process_was_stopped_is_rolled_back_with_its_locks(postgres_url: str) -> None:
+    stopped, other = connect(postgres_url, abandoned_after=timedelta(milliseconds=200)), connect(postgres_url)
+    await migrate.upgrade(other)
+    async with other.begin() as connection:
+        await put(connection, "duty")
+    mine = sa.update(lease).where(lease.c.name == "duty")
+
+    async def amid() -> None:
+        async with stopped.begin() as connection:
+            await connection.execute(mine.values(owner="stopped"))
+            async with other.begin() as beside:  # waits for the lock
+                await beside.execute(mine.values(owner="other"))
+            await connection.execute(mine.values(owner="stopped"))
+
+    with pytest.raises(sa.exc.DBAPIError) as raised:
+        await amid()
+    assert unavailable(raised.value)
+    async with other.read() as connection:
+        assert (await connection.execute(sa.select(lease.c.owner))).scalar_one() == "other"
+    await stopped.close()
+    await other.close()
+
+
+async def test_a_deadlock_is_the_databases_fault_and_not_the_records(postgres_url: str) -> None:
+    database = connect(postgres_url)
+    await migrate.upgrade(database)
+    async with database.begin() as connection:
+        await put(connection, "a")
+        await put(connection, "b")
+    both = asyncio.Barrier(2)
+
+    async def take(first: str, second: str) -> None:
+        async with database.begin() as connection:
+            await connection.execute(sa.update(lease).where(lease.c.name == first).values(owner="x"))
+            await both.wait()
+            await connection.execute(sa.update(lease).where(lease.c.name == second).values(owner="x"))
+
+    found = await asyncio.gather(take("a", "b"), take("b", "a"), return_exceptions=True)
+    [error] = [each for each in found if each is not None]
+    assert unavailable(error)
+    await database.close()

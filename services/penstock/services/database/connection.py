@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -24,6 +25,10 @@ Result = TypeVar("Result")
 Operation = Callable[[AsyncConnection], Awaitable[Result]]
 
 _GROUP = 256  # operations in one grouped transaction
+# A process that was stopped amid a transaction keeps its locks, and takers of its leases would wait for it.
+_ABANDONED_AFTER = timedelta(seconds=5)
+# The database gave up on the transaction: 25P03 idle for too long, 40 deadlock, 53 out of something, 57P shutting down.
+_PASSING = ("25P03", "40", "53", "57P", "08")
 
 
 class DatabaseUnavailableError(PenstockError):
@@ -117,12 +122,21 @@ class Database:
         await self._reader.dispose()
 
 
-def connect(url: str, *, pool_size: int = 10) -> Database:
-    """Connect lazily to `postgresql+asyncpg://…` or `sqlite+aiosqlite:///path`."""
+def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABANDONED_AFTER) -> Database:
+    """Connect lazily to `postgresql+asyncpg://…` or `sqlite+aiosqlite:///path`.
+
+    abandoned_after: PostgreSQL rolls back a transaction in which nothing was asked for so long.
+    """
     if url.startswith("sqlite"):
         return Database(_sqlite_engine(url, 1), _sqlite_engine(url, 4))
+    idle = str(round(abandoned_after.total_seconds() * 1_000))
     engine = create_async_engine(
-        url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=False, pool_recycle=1800
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=False,
+        pool_recycle=1800,
+        connect_args={"server_settings": {"idle_in_transaction_session_timeout": idle}},
     )
     return Database(engine, engine)
 
@@ -132,6 +146,7 @@ def unavailable(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return (
             bool(error.connection_invalidated)
+            or (getattr(error.orig, "sqlstate", None) or "").startswith(_PASSING)
             or isinstance(error, InterfaceError)
             or (isinstance(error, OperationalError) and not _is_refusal(error))
         )
