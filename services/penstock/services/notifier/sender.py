@@ -15,12 +15,11 @@ from penstock.automations.secrets import Lookup
 from penstock.services.deliveries import Delivery, Message
 from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
 from penstock.services.notifier.sending import (
-    LEASE_MARGIN,
-    SEND_WITHIN,
     Keep,
     LeaseTooShortError,
     RefusedError,
     SendError,
+    Span,
     Text,
 )
 from penstock.services.notifier.slack import Slack
@@ -63,11 +62,14 @@ class Revealed:
 class Sender:
     """Shared by all deliveries of one notifier.  Close it."""
 
-    def __init__(self, rulebook: RuleBook, limits: Limits, *, slack_url: str = "", twilio_url: str = "") -> None:
+    def __init__(
+        self, rulebook: RuleBook, limits: Limits, *, span: Span, slack_url: str = "", twilio_url: str = ""
+    ) -> None:
         """slack_url, twilio_url: for channels without `base_url`; "" is the provider's own address."""
         self._rulebook, self._limits = rulebook, limits
         self._slack_url, self._twilio_url = slack_url or None, twilio_url or None
-        self._slack, self._sms = Slack(), Sms()
+        self._span = span
+        self._slack, self._sms = Slack(span.request), Sms(span.request)
 
     async def send(
         self, delivery: Delivery, message: Message, secrets: Revealed, keep: Callable[[Any], Awaitable[None]]
@@ -120,7 +122,7 @@ class Sender:
         self, delivery: Delivery, channel: Channel, numbers: Sequence[str], text: Text, secrets: Revealed, keep: Keep
     ) -> dict[str, Any]:
         def check() -> None:
-            if not delivery.covers(SEND_WITHIN + LEASE_MARGIN):
+            if not delivery.covers(self._span.needed):
                 raise LeaseTooShortError("what is left of the lease does not cover a request")
 
         if channel.slack is not None:

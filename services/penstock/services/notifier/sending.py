@@ -20,6 +20,29 @@ SEND_WITHIN = 10.0  # seconds for one request, a provider's short Retry-After in
 LEASE_MARGIN = 2.0  # seconds of the lease that must be left after a request, to record its outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How much of a lease one request may take.
+
+    request: seconds for it, a provider's short Retry-After included.  margin: seconds that must be left afterwards, to
+    record its outcome.
+    """
+
+    request: float = SEND_WITHIN
+    margin: float = LEASE_MARGIN
+
+    @property
+    def needed(self) -> float:
+        """Seconds of the lease without which no request is begun."""
+        return self.request + self.margin
+
+    @classmethod
+    def within(cls, lease: timedelta) -> Span:
+        """At most two thirds of a lease: a fresh claim always covers a request, however short its lease is."""
+        seconds = lease.total_seconds()
+        return cls(min(SEND_WITHIN, seconds / 2), min(LEASE_MARGIN, seconds / 6))
+
+
 class SendError(PenstockError):
     """A message was not sent, or it is not known whether it was."""
 

@@ -30,7 +30,7 @@ from penstock.services.limits import Limits, LimitsUnavailableError
 from penstock.services.messaging import Messaging
 from penstock.services.notifier.outcome import record_failure, record_success
 from penstock.services.notifier.sender import ParkedError, Revealed, Sender, read_message
-from penstock.services.notifier.sending import SEND_WITHIN, LeaseTooShortError, RefusedError, RetryError
+from penstock.services.notifier.sending import SEND_WITHIN, LeaseTooShortError, RefusedError, RetryError, Span
 
 T = TypeVar("T")
 
@@ -69,7 +69,8 @@ class NotifierService:
         self._slots = asyncio.Semaphore(_SENDING)
         settings = self._context.settings
         urls = {"slack_url": settings.slack_base_url, "twilio_url": settings.twilio_base_url}
-        self._sender = Sender(self._context.rulebook, self._limits, **urls)
+        span = Span.within(settings.delivery_lease)
+        self._sender = Sender(self._context.rulebook, self._limits, span=span, **urls)
         messaging = Messaging(
             self._context.settings.bus_url,
             self._context.bus,

@@ -31,7 +31,9 @@ def api_url(base_url: str | None) -> str:
 class Slack:
     """One HTTP session for all channels and tokens.  Close it."""
 
-    def __init__(self) -> None:
+    def __init__(self, within: float = SEND_WITHIN) -> None:
+        """within: seconds for one request."""
+        self._within = within
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, text: Text, *, channel: str, token: str, base_url: str | None, check: Check) -> dict[str, Any]:
@@ -42,7 +44,7 @@ class Slack:
         client = self._client(token, base_url)
         check()
         try:
-            async with asyncio.timeout(SEND_WITHIN):
+            async with asyncio.timeout(self._within):
                 answer = await client.chat_postMessage(
                     channel=channel,
                     text=f"*{text.title}*\n{text.text}" if text.title else text.text,
@@ -55,7 +57,7 @@ class Slack:
         except SlackApiError as error:
             raise _explained(error) from error
         except TimeoutError as error:
-            raise RetryError(f"Slack did not answer within {SEND_WITHIN:g} s") from error
+            raise RetryError(f"Slack did not answer within {self._within:g} s") from error
         except (aiohttp.ClientError, OSError, SlackClientError) as error:
             raise RetryError(f"Slack could not be asked: {error!r}") from error
         return {"channel": answer.get("channel"), "ts": answer.get("ts")}
@@ -68,7 +70,7 @@ class Slack:
 
     def _client(self, token: str, base_url: str | None) -> AsyncWebClient:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SEND_WITHIN))
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._within))
         client = AsyncWebClient(
             token=token,
             base_url=api_url(base_url),

@@ -27,9 +27,10 @@ class Account:
 class Sms:
     """Two HTTP clients, one of which knows no proxy: for base URLs of the user's own.  Close it."""
 
-    def __init__(self) -> None:
-        self._through = httpx.AsyncClient(timeout=SEND_WITHIN)
-        self._direct = httpx.AsyncClient(timeout=SEND_WITHIN, trust_env=False)
+    def __init__(self, within: float = SEND_WITHIN) -> None:
+        """within: seconds for one request."""
+        self._through = httpx.AsyncClient(timeout=within)
+        self._direct = httpx.AsyncClient(timeout=within, trust_env=False)
 
     async def send(
         self, text: Text, *, account: Account, recipients: Sequence[str], check: Check, keep: Keep
