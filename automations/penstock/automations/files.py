@@ -135,6 +135,7 @@ class _Loader:
     pending: list[tuple[models.AutomationModel, Document, Path, Surroundings]] = field(default_factory=list)
     broken: list[tuple[Any, Document, Path, Surroundings]] = field(default_factory=list)
     placed: list[tuple[str, Any, Document, Path, str]] = field(default_factory=list)
+    known: dict[str, Known] = field(default_factory=dict)  # by namespace
 
     def read(self, file: str, text: str) -> None:
         document, problems = read(file, text)
@@ -224,6 +225,12 @@ class _Loader:
         return False
 
     def _known(self, namespace: str) -> Known:
+        """The names of a namespace; asked for once everything is read, so they are gathered once."""
+        if namespace not in self.known:
+            self.known[namespace] = self._gathered(namespace)
+        return self.known[namespace]
+
+    def _gathered(self, namespace: str) -> Known:
         def names(section: str) -> frozenset[str]:
             return frozenset(name for kind, space, name in self.told if kind == section and space == namespace)
 
