@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 import sqlalchemy as sa
 
 from penstock.automations.facts import StepFailed, StepSucceeded
@@ -14,6 +16,8 @@ from penstock.automations.secrets import placeholder
 from penstock.events.bus import DEAD_LETTER, SYSTEM
 from penstock.services.database import tables
 from penstock.services.deliveries import Delivery, claim, put_back, update
+from penstock.services.notifier.sending import RetryError, Text
+from penstock.services.notifier.slack import Slack
 from penstock.services.standins import Fault
 
 from .conftest import World
@@ -239,6 +243,20 @@ async def test_however_short_the_lease_a_fresh_claim_covers_a_request(world: Wor
         await world.notify()
         (row,) = await world.settled()
     assert (row["status"], len(world.standin.calls)) == ("delivered", 1)
+
+
+async def test_a_process_that_was_stopped_before_its_request_left_does_not_send_it_afterwards(world: World) -> None:
+    slack = Slack(within=0.05)
+    with pytest.raises(RetryError):  # the stop: nothing runs until the time for the request is over
+        await slack.send(
+            Text("d", "hello", None, {}),
+            channel="#ops",
+            token="xoxb",
+            base_url=world.standin.url,
+            check=lambda: time.sleep(0.1),
+        )
+    assert world.standin.calls == []
+    await slack.close()
 
 
 async def test_stopping_finishes_what_is_being_sent_and_gives_back_the_rest(world: World) -> None:

@@ -1,7 +1,7 @@
 """The notifier's loop: woken by penstock.notifications, it claims due deliveries, sends them and records the outcome.
 
-Each delivery is sent once, but for one case: a crash, or a stop that outlasts the lease, between the provider's answer
-and our record. The repeat then carries the same client message id.
+Each delivery is sent once, but for one case: a crash, or a stop that outlasts the lease, between the moment at which a
+request's bytes leave and our record of the answer. The repeat then carries the same client message id.
 """
 
 from __future__ import annotations

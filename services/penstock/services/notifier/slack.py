@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.http_retry.builtin_async_handlers import AsyncRateLimitErrorRetryHandler
 from slack_sdk.web.async_client import AsyncWebClient
@@ -16,6 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from penstock.services.notifier.sending import SEND_WITHIN, Check, RefusedError, RetryError, Text
 
 _SLACK = "https://slack.com/api/"
+_deadline: ContextVar[float] = ContextVar("penstock_slack_deadline")  # of the request, on the monotonic clock
 # Errors that pass: everything else that Slack names needs a person.
 _PASSING = frozenset({"internal_error", "fatal_error", "service_unavailable", "ratelimited", "request_timeout"})
 
@@ -42,6 +47,7 @@ class Slack:
         A 429 with a short Retry-After is waited for here, a longer one by the row.
         """
         client = self._client(token, base_url)
+        _deadline.set(time.monotonic() + self._within)
         check()
         try:
             async with asyncio.timeout(self._within):
@@ -70,7 +76,9 @@ class Slack:
 
     def _client(self, token: str, base_url: str | None) -> AsyncWebClient:
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._within))
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._within), request_class=_InTime
+            )
         client = AsyncWebClient(
             token=token,
             base_url=api_url(base_url),
@@ -80,6 +88,20 @@ class Slack:
         if base_url is not None:
             client.proxy = None  # a base URL of the user's own is reached directly; slack-sdk knows no NO_PROXY
         return client
+
+
+class _InTime(aiohttp.ClientRequest):
+    """Looks at the clock once more when its bytes are about to leave.
+
+    A process that was stopped after its `check` and goes on later finds the request's bytes ready to be written, before
+    its timers have run: somebody else may have sent the message by then.
+    """
+
+    async def write_bytes(self, writer: AbstractStreamWriter, conn: Connection, length: int | None = None) -> None:
+        if time.monotonic() < _deadline.get():
+            await super().write_bytes(writer, conn, length)
+        elif conn.protocol is not None:
+            conn.protocol.set_exception(TimeoutError("its time had run out before it was sent"))
 
 
 class _ShortRateLimit(AsyncRateLimitErrorRetryHandler):
