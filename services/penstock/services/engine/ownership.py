@@ -107,16 +107,21 @@ class Ownership:
             self.changed.set()
 
     async def hand_back(self, lane: Lane) -> None:
-        """Let another one take it at once."""
+        """Let another one take it at once; where the database is away, when its lease has ended."""
         if self.owns(lane):
             del self._lanes[lane.key]
         mine = (position.c.topic == lane.topic) & (position.c.partition == lane.partition)
-        async with self._database.begin() as connection:
-            await connection.execute(
-                sa.update(position)
-                .where(mine, position.c.owner == self._instance, position.c.epoch == lane.epoch)
-                .values(owner=None, lease_until=0)
-            )
+        try:
+            async with self._database.begin() as connection:
+                await connection.execute(
+                    sa.update(position)
+                    .where(mine, position.c.owner == self._instance, position.c.epoch == lane.epoch)
+                    .values(owner=None, lease_until=0)
+                )
+        except Exception as error:
+            if not unavailable(error):
+                raise
+            _log.warning("ownership.database_away", error=str(error))
 
     async def leave(self) -> None:
         """Hand back everything, and be counted no more."""
@@ -142,14 +147,18 @@ class Ownership:
         )
 
     async def _renew(self, connection: AsyncConnection) -> set[TopicPartition]:
+        """Only what this process knows of: a taking whose commit it never heard of must come free again."""
+        held = [(lane.topic, lane.partition, lane.epoch) for lane in self._lanes.values()]
+        if not held:
+            return set()
+        columns = (position.c.topic, position.c.partition, position.c.epoch)
         rows = await connection.execute(
             sa.update(position)
-            .where(position.c.owner == self._instance)
+            .where(position.c.owner == self._instance, sa.tuple_(*columns).in_(held))
             .values(lease_until=clock.now() + self._lease)
-            .returning(position.c.topic, position.c.partition, position.c.epoch)
+            .returning(position.c.topic, position.c.partition)
         )
-        found = {TopicPartition(topic, number): epoch for topic, number, epoch in rows}
-        return {key for key, lane in self._lanes.items() if found.get(key) == lane.epoch}
+        return {TopicPartition(topic, number) for topic, number in rows}
 
     async def _members(self, connection: AsyncConnection) -> int:
         await connection.execute(sa.delete(member).where(member.c.seen_until < clock.now() - self._lease))
@@ -162,9 +171,10 @@ class Ownership:
         wanted = self._share(topic, members) - sum(1 for key in kept if key.topic == topic)
         if wanted <= 0:
             return []
+        mine = [key.partition for key in kept if key.topic == topic]
         free = (position.c.owner.is_(None)) | (position.c.lease_until < clock.now())
-        if not self._lanes:  # a process that starts anew under its old name takes its own back
-            free |= position.c.owner == self._instance
+        # Ours by name, but not kept: given up after a commit that may or may not have gone through, or taken so.
+        free |= (position.c.owner == self._instance) & position.c.partition.not_in(mine)
         numbers = sa.select(position.c.partition).where(position.c.topic == topic, free)
         numbers = numbers.where(position.c.partition < self._topics[topic]).limit(wanted)
         if not self._database.is_sqlite:

@@ -38,6 +38,9 @@ class Stage(Protocol):
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past this record, with a dead letter."""
 
+    def overdue(self, lane: Lane) -> bool:
+        """Whether what is handled has waited long enough to be committed."""
+
     async def settle(self, lane: Lane) -> None:
         """Commit what is handled and not committed yet."""
 
@@ -83,25 +86,41 @@ class PartitionLoop:
         try:
             batches = await self._reader.poll(max_records=self._batch, timeout=0.2)
         except PositionLostError as lost:
-            await self._lost_position(self._reading[lost.topic, lost.partition], lost)
+            lane = self._reading[lost.topic, lost.partition]
+            await self._guarded(lane, self._lost_position(lane, lost))
             return
         except BusError as error:
-            _log.warning("engine.bus_away", error=str(error))
-            await asyncio.sleep(0.5)
+            await self._bus_away(error)
             return
         known = [(self._reading.get((key.topic, key.partition)), records) for key, records in batches.items()]
-        await asyncio.gather(*(self._guarded(lane, records) for lane, records in known if lane is not None))
-        if self._each_round is not None:
-            await self._each_round(self._reader)
+        await asyncio.gather(
+            *(self._guarded(lane, self._narrowed(lane, records)) for lane, records in known if lane is not None)
+        )
+        await self._after_round()
 
-    async def _guarded(self, lane: Lane, records: Sequence[Record]) -> None:
+    async def _after_round(self) -> None:
+        for lane in list(self._reading.values()):
+            if lane.read != lane.position and self._stage.overdue(lane):
+                await self._guarded(lane, self._stage.settle(lane))
+        if self._each_round is not None:
+            try:
+                await self._each_round(self._reader)
+            except BusError as error:
+                await self._bus_away(error)
+
+    async def _bus_away(self, error: BusError) -> None:
+        _log.warning("engine.bus_away", error=str(error))
+        await asyncio.sleep(0.5)
+
+    async def _guarded(self, lane: Lane, work: Awaitable[None]) -> None:
+        """Whatever is done for a partition: what fails for a reason that passes sends it back, never ends the loop."""
         try:
-            await self._narrowed(lane, records)
+            await work
             self._backoff = 0.0
         except StaleEpochError:
             await self._ownership.lost(lane)
         except Exception as error:
-            if not (isinstance(error, BusError) or unavailable(error)):
+            if not _passes(error):
                 raise
             _log.warning("engine.going_back", partition=lane.name, position=lane.position, error=str(error))
             await self._go_back(lane)
@@ -144,7 +163,7 @@ class PartitionLoop:
             await self._ownership.lost(lane)
             return
         except Exception as error:
-            if not (isinstance(error, BusError) or unavailable(error)):
+            if not _passes(error):
                 raise
             _log.warning("engine.cannot_begin", partition=lane.name, error=str(error))
             await asyncio.sleep(0.2)
@@ -191,6 +210,10 @@ class PartitionLoop:
             await self._stage.settle(lane)
         except StaleEpochError:
             _log.info("engine.already_taken", partition=lane.name)
+        except Exception as error:
+            if not _passes(error):
+                raise
+            _log.warning("engine.left_uncommitted", partition=lane.name, error=str(error))  # it is read again
         await self._reader.drop(lane.key)
         self._reading.pop((lane.topic, lane.partition), None)
         await self._ownership.hand_back(lane)
@@ -203,3 +226,8 @@ class PartitionLoop:
             except Exception as error:  # stopping: what is not committed is read again by the next owner
                 _log.info("engine.left_uncommitted", partition=lane.name, error=str(error))
         await self._reader.close()
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the bus or the database is away, which is waited for."""
+    return isinstance(error, BusError) or unavailable(error)

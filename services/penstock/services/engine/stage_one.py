@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 import structlog
-from penstock.events.codec import from_record
 
 from penstock.events import bus
 from penstock.events.bus import Outgoing, Publisher, Reader, Record
+from penstock.events.codec import from_record
 from penstock.events.errors import InvalidEventError, PositionLostError
 from penstock.events.event import RESERVED_PREFIX, Envelope
 from penstock.services.context import Context
@@ -79,14 +79,16 @@ class StageOne:
         lane.read = records[-1].offset + 1
         if outcome.must_commit:
             await self._commit(lane, rules, outcome)
-        elif self._overdue(lane):
-            await self.settle(lane)
 
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past one record, with a dead letter."""
         lane.read = record.offset + 1
         rules = await self._rules.get(lane.revision)
         await self._commit(lane, rules, Outcome(refused=[dead_letter_of(record, reason, stack)]))
+
+    def overdue(self, lane: Lane) -> bool:
+        """Once a second."""
+        return time.monotonic() - self._settled.setdefault(lane, 0.0) >= _SETTLE
 
     async def settle(self, lane: Lane) -> None:
         """Store how far we have read."""
@@ -98,10 +100,7 @@ class StageOne:
         await tell_gap(self._context, lane, lost)
 
     async def each_round(self, reader: Reader) -> None:
-        """Settle idle partitions, and tell every match partition how far each of ours has been read."""
-        for lane in self._lanes():
-            if lane.read != lane.position and self._overdue(lane):
-                await self.settle(lane)
+        """Tell every match partition how far each of ours has been read.  Raises BusError."""
         if time.monotonic() - self._told >= _PROGRESS:
             self._told = time.monotonic()
             await self._tell_progress(reader)
@@ -136,9 +135,6 @@ class StageOne:
             if self._publisher is None:
                 self._publisher = await self._context.bus.publisher()
         return self._publisher
-
-    def _overdue(self, lane: Lane) -> bool:
-        return time.monotonic() - self._settled.setdefault(lane, 0.0) >= _SETTLE
 
     def _lanes(self) -> list[Lane]:
         return [*self._ownership.lanes(bus.EVENTS), *self._ownership.lanes(bus.SYSTEM)]

@@ -93,8 +93,6 @@ class StageTwo:
                 await self._decide(lane, batch)
             memory.origins |= batch.origins
             memory.clocks |= batch.clocks
-        if lane.read != lane.position and time.monotonic() - memory.settled >= _SETTLE:
-            await self.settle(lane)
 
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past one record, with a dead letter."""
@@ -104,6 +102,10 @@ class StageTwo:
             await publish_later(connection, lane.name, [dead_letter_of(record, reason, stack)])
         lane.position = lane.read
         self._relay.wake()
+
+    def overdue(self, lane: Lane) -> bool:
+        """Where there was nothing but progress, every ten seconds."""
+        return time.monotonic() - self._memory[lane].settled >= _SETTLE
 
     async def settle(self, lane: Lane) -> None:
         """Store the position and the clock; drop windows that the clock has left behind."""
