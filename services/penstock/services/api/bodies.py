@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Send
 
 from penstock.events.event import MAX_BODY
+
+LINGER_BYTES = 8 << 20  # of a refused body that are still read, and thrown away
+LINGER = 2.0  # seconds
 
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
@@ -32,6 +36,40 @@ def bounded(receive: Receive, limit: int) -> Receive:
         return message
 
     return received
+
+
+def lingering(receive: Receive, send: Send) -> Send:
+    """`send`, which after a 413 reads on for a while before the connection is closed.
+
+    Closing it while the client still writes resets it, and the client would see that instead of our answer.
+    """
+    refused = False
+
+    async def sent(message: Message) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start":
+            refused = message["status"] == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        if not refused or message["type"] != "http.response.body" or message.get("more_body", False):
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        await _read_on(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return sent
+
+
+async def _read_on(receive: Receive) -> None:
+    left = LINGER_BYTES
+    try:
+        async with asyncio.timeout(LINGER):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
 
 
 def _too_large(limit: int) -> HTTPException:

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.events.event import MAX_BODY
-from penstock.services.api.bodies import bounded
+from penstock.services.api.bodies import bounded, lingering
 from penstock.services.api.keys import Identity, Role, digest, find_key
 from penstock.services.api.problems import Refusal, explain
 from penstock.services.api.sessions import cookie_name, find_session
@@ -73,7 +73,7 @@ class Guard:
             await _unknown(request)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
-        await self._app(scope, bounded(receive, _limit(scope["path"])), send)
+        await self._app(scope, bounded(receive, _limit(scope["path"])), lingering(receive, send))
 
     def _check_host(self, request: Request) -> None:
         """A foreign name that resolves to this machine (DNS rebinding) must not reach us through a browser."""
