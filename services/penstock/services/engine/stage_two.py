@@ -81,7 +81,8 @@ class StageTwo:
                 memory.origins[row.origin_topic, row.origin_partition] = row.origin_offset
             for row in await connection.execute(sa.select(progress).where(progress.c.partition == lane.partition)):
                 memory.clocks[row.origin_topic, row.origin_partition] = row.at
-        self._memory = {each: kept for each, kept in self._memory.items() if self._ownership.owns(each)}
+        # Others that were lost meanwhile may still be in hand: they are dropped when they are taken again.
+        self._memory = {each: kept for each, kept in self._memory.items() if each.key != lane.key}
         self._memory[lane] = memory
 
     async def handle(self, lane: Lane, records: Sequence[Record]) -> None:
