@@ -19,7 +19,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -68,12 +68,14 @@ class Fault:
 class StandIn:
     """One server on the loopback: `async with StandIn() as standin`.
 
-    show: called for each call.  record: a file that each call is appended to as a JSON line.
+    show: called for each call.  record: a file that each call is appended to as a JSON line.  before_answer: awaited
+    for each call once it is noted; the answer is sent when it returns.
     """
 
     port: int = 0  # 0: any free one
     show: Callable[[Call], None] | None = None
     record: Path | None = None
+    before_answer: Callable[[Call], Awaitable[None]] | None = None
     calls: list[Call] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -177,6 +179,8 @@ class StandIn:
             self.show(call)
         async with self._changed:
             self._changed.notify_all()
+        if self.before_answer is not None:
+            await self.before_answer(call)
 
     async def _show_calls(self, _: web.Request) -> web.Response:
         return web.json_response([asdict(call) for call in self.calls])
