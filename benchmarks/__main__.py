@@ -24,7 +24,7 @@ from penstock.services.standins import StandIn
 
 RATES = {1: 20, 50: 500, 200: 2_000}  # events a second: how many events
 EVENTS = int(os.environ.get("BENCH_EVENTS", "200000"))  # for the throughput
-RULES = (1, 100, 10_000)
+RULES = tuple(int(n) for n in os.environ.get("BENCH_RULES", "1,100,10000").split(","))
 WITHIN = 3.0  # the aim for p50, in times of the floor
 THROUGHPUT = 30_000.0  # events a second
 
