@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from tests.support.fleet import Fleet, open_fleet
-from tests.support.services.provide import provide_kafka, provide_postgres, provide_redis
-
 from benchmarks.floor import floor_latencies
 from benchmarks.latency import Bench
 from benchmarks.report import Figure, percentile, report
 from benchmarks.throughput import engine_rate, publish, rules
+from tests.support.fleet import Fleet, open_fleet
+from tests.support.services.provide import provide_kafka, provide_postgres, provide_redis
+
 from penstock.events import bus
 from penstock.services.bus import parse_address
 from penstock.services.standins import StandIn
@@ -35,7 +35,7 @@ async def _fleet(urls: dict[str, str], create_database: object) -> AsyncIterator
     assert callable(create_database)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         fresh = {**urls, "bus_url": f"{urls['bus_url']}?prefix=b{uuid4().hex[:8]}.", "database_url": create_database()}
-        async with open_fleet(**fresh, folder=Path(folder)) as fleet:  # type: ignore[arg-type]
+        async with open_fleet(**fresh, folder=Path(folder)) as fleet:
             yield fleet
 
 

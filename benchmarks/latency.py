@@ -13,7 +13,7 @@ from tests.support.rig import until
 from penstock.events import AsyncEmitter, Event
 from penstock.services.standins import StandIn
 
-FLOWS = '''
+FLOWS = """
 import os
 import time
 
@@ -26,7 +26,7 @@ def mark(path: str, n: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(descriptor, f"{n} {now}\\n".encode())
     os.close(descriptor)
-'''
+"""
 RULES = """
 channels: [{{name: ops, slack: {{channel: "#bench", token: "x"}}, base_url: "{url}", rate: unlimited}}]
 automations:

@@ -52,7 +52,8 @@ def report(target: str, figures: list[Figure]) -> None:
 
 
 def _cells(each: Figure) -> list[str]:
-    goal = "" if each.goal is None else f"{'≥' if each.higher_is_better else '≤'} {each.goal:g}{'x' if each.goal_is_ratio else ''}"
+    sign, times = "≥" if each.higher_is_better else "≤", "x" if each.goal_is_ratio else ""
+    goal = "" if each.goal is None else f"{sign} {each.goal:g}{times}"
     verdict = {None: "", True: "reached", False: "missed"}[each.reached]
     ratio = "" if each.ratio is None else f"{each.ratio:.2f}x"
     floor = "" if each.floor is None else f"{each.floor:,.1f}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
+import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -66,13 +67,28 @@ def test_no_pattern_raises_anything_but_a_pattern_error(value: Any, operator: st
             continue
 
 
-def took(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+def steps(work: Callable[[], object]) -> int:
+    """How many lines of Python it takes: the same on every machine, however busy."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
 
 
-SIZES = 4_000, 16_000  # four times the input may take little more than four times as long; quadratic would take sixteen
+SIZES = (
+    4_000,
+    16_000,
+)  # four times the input may take little more than four times the steps; quadratic would take sixteen
 
 
 def long_array(size: int) -> dict[str, Any]:
@@ -106,14 +122,14 @@ GROWING: dict[str, tuple[dict[str, Any], Callable[[int], dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("name", GROWING)
-def test_time_grows_no_faster_than_the_event(name: str) -> None:
+def test_the_work_grows_no_faster_than_the_event(name: str) -> None:
     pattern, make = GROWING[name]
     matcher = matcher_of(pattern)
     small, large = (json.dumps(make(size)).encode() if make is not deep_arrays else make(size) for size in SIZES)
     match: Callable[[Any], object] = matcher.match_json if isinstance(small, bytes) else matcher.match
-    first = min(took(lambda: match(small)) for _ in range(3))
-    second = min(took(lambda: match(large)) for _ in range(3))
-    assert second < max(first, 0.002) * 10
+    match(small)  # whatever is built once
+    first, second = steps(lambda: match(small)), steps(lambda: match(large))
+    assert second < max(first, 1_000) * 6
 
 
 def test_ten_thousand_elements_against_ten_thousand_rules_on_two_of_their_fields() -> None:
@@ -121,7 +137,7 @@ def test_ten_thousand_elements_against_ten_thousand_rules_on_two_of_their_fields
     for number in range(10_000):
         matcher.add(number, Pattern({"a": {"b": [f"x{number}"], "c": [f"x{number + 1}"]}}))
     event = {"a": [{"b": f"x{number}", "c": f"x{number}"} for number in range(10_000)]}
-    assert took(lambda: matcher.match(event)) < 5
+    assert steps(lambda: matcher.match(event)) < 5_000_000
     assert matcher.match(event) == set()
     event["a"][77]["c"] = "x78"
     assert matcher.match(event) == {77}
