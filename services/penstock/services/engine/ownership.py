@@ -34,7 +34,7 @@ class Lane:
     epoch: int
     position: int  # as committed
     revision: int
-    read: int = field(init=False)  # read and handled, perhaps not committed yet
+    read: int = field(init=False)  # read and handled to the end; never ahead of what a commit may store
     leaving: bool = False  # to be handed back as soon as its stage has finished its batch
 
     def __post_init__(self) -> None:

@@ -157,6 +157,7 @@ class PartitionLoop:
 
     async def _begin(self, lane: Lane) -> None:
         try:
+            await self._recall(lane)
             await self._stage.taken(lane)
             await self._start_reading(lane)
         except StaleEpochError:
@@ -169,6 +170,16 @@ class PartitionLoop:
             await asyncio.sleep(0.2)
             return
         self._reading[lane.topic, lane.partition] = lane
+
+    async def _recall(self, lane: Lane) -> None:
+        """The position as the database knows it: a commit may have gone through unheard.  Raises StaleEpochError."""
+        columns = (position.c.position, position.c.revision, position.c.epoch)
+        mine = (position.c.topic == lane.topic) & (position.c.partition == lane.partition)
+        async with self._database.read() as connection:
+            row = (await connection.execute(sa.select(*columns).where(mine))).one()
+        if row.epoch != lane.epoch:
+            raise StaleEpochError(f"{lane.name}: epoch {lane.epoch} is no longer in force")
+        lane.position, lane.read, lane.revision = row.position, row.position, row.revision
 
     async def _start_reading(self, lane: Lane) -> None:
         if lane.position == FROM_THE_BEGINNING:
@@ -186,24 +197,11 @@ class PartitionLoop:
         await self._reader.take(lane.key, lane.position)
 
     async def _go_back(self, lane: Lane) -> None:
-        """To the committed position: as the database knows it, for a commit may have gone through unheard."""
+        """To the committed position: the next round begins with it anew."""
         self._backoff = min(2.0, self._backoff * 2 or 0.05)
         await asyncio.sleep(self._backoff)
         self._reading.pop((lane.topic, lane.partition), None)
         await self._reader.drop(lane.key)
-        row = sa.select(position.c.position, position.c.epoch).where(
-            position.c.topic == lane.topic, position.c.partition == lane.partition
-        )
-        try:
-            async with self._database.read() as connection:
-                where, epoch = (await connection.execute(row)).one()
-        except Exception as error:
-            if not unavailable(error):
-                raise
-            return  # the next round tries to begin again
-        if epoch != lane.epoch:
-            await self._ownership.lost(lane)
-        lane.position = lane.read = where
 
     async def _hand_back(self, lane: Lane) -> None:
         try:

@@ -76,15 +76,15 @@ class StageOne:
         outcome = match(rules, self._namespace, records)
         if outcome.matches:
             await (await self._connected()).publish(outcome.matches)
-        lane.read = records[-1].offset + 1
+        end = records[-1].offset + 1
         if outcome.must_commit:
-            await self._commit(lane, rules, outcome)
+            await self._commit(lane, rules, outcome, to=end)
+        lane.read = end  # not before: what is cut off here must be read again
 
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past one record, with a dead letter."""
-        lane.read = record.offset + 1
-        rules = await self._rules.get(lane.revision)
-        await self._commit(lane, rules, Outcome(refused=[dead_letter_of(record, reason, stack)]))
+        outcome = Outcome(refused=[dead_letter_of(record, reason, stack)])
+        await self._commit(lane, await self._rules.get(lane.revision), outcome, to=record.offset + 1)
 
     def overdue(self, lane: Lane) -> bool:
         """Once a second."""
@@ -93,7 +93,7 @@ class StageOne:
     async def settle(self, lane: Lane) -> None:
         """Store how far we have read."""
         if lane.read != lane.position:
-            await self._commit(lane, await self._rules.get(lane.revision), Outcome())
+            await self._commit(lane, await self._rules.get(lane.revision), Outcome(), to=lane.read)
 
     async def gap(self, lane: Lane, lost: PositionLostError) -> None:
         """Go on from the oldest record left, and say what is missing."""
@@ -110,12 +110,12 @@ class StageOne:
         if self._publisher is not None:
             await self._publisher.close()
 
-    async def _commit(self, lane: Lane, rules: Compiled, outcome: Outcome) -> None:
+    async def _commit(self, lane: Lane, rules: Compiled, outcome: Outcome, *, to: int) -> None:
         async with self._database.begin() as connection:
-            await advance_position(connection, lane, to=lane.read)
+            await advance_position(connection, lane, to=to)
             await self._decisions.write(connection, lane, rules, outcome.made)
             await publish_later(connection, lane.name, outcome.refused)
-        lane.position = lane.read
+        lane.position = lane.read = to
         self._settled[lane] = time.monotonic()
         if outcome.must_commit:
             self._relay.wake()

@@ -89,19 +89,18 @@ class StageTwo:
         """Take new matches into their windows, and commit; one transaction for each stretch of one revision."""
         memory = self._memory[lane]
         for batch in read_batches(memory, records):
-            lane.read = batch.end
             if batch.matches:
                 await self._decide(lane, batch)
+            lane.read = batch.end  # not before: what is cut off here must be read again
             memory.origins |= batch.origins
             memory.clocks |= batch.clocks
 
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past one record, with a dead letter."""
-        lane.read = record.offset + 1
         async with self._database.begin() as connection:
-            await advance_position(connection, lane, to=lane.read)
+            await advance_position(connection, lane, to=record.offset + 1)
             await publish_later(connection, lane.name, [dead_letter_of(record, reason, stack)])
-        lane.position = lane.read
+        lane.position = lane.read = record.offset + 1
         self._relay.wake()
 
     def overdue(self, lane: Lane) -> bool:
@@ -128,13 +127,13 @@ class StageTwo:
     async def _decide(self, lane: Lane, batch: Batch) -> None:
         rules = await self._rules.get(batch.revision)
         async with self._database.begin() as connection:
-            await advance_position(connection, lane, to=lane.read, revision=batch.revision)
+            await advance_position(connection, lane, to=batch.end, revision=batch.revision)
             fresh = await self._unseen(connection, lane.partition, batch)
             folded = fold(fresh, await self._windows(connection, places(fresh)), _triggers(rules))
             await self._save(connection, lane, batch, folded)
             await self._decisions.write(connection, lane, rules, _made(rules, folded))
             await publish_later(connection, lane.name, self._late(folded))
-        lane.position, lane.revision = lane.read, batch.revision
+        lane.position, lane.revision = batch.end, batch.revision
         self._memory[lane].settled = time.monotonic()
         if folded.decided or folded.late:
             self._relay.wake()
