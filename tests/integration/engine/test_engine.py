@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import sqlalchemy as sa
-from tests.support.rig import Rig
+from tests.support.rig import Rig, open_rig
 from tests.support.trimming import remove_records
 
 from penstock.automations.facts import ApprovalDecided, StepSucceeded
 from penstock.events import Event, bus
 from penstock.events.bus import Outgoing
+from penstock.events.errors import BusUnavailableError
 from penstock.services import hints
 from penstock.services.database import tables
 from penstock.services.database.records import tell_firing
+from penstock.services.engine.relay import Relay
 
 ONE = """
 channels: [{name: ops, slack: {channel: "#ops", token: "{{ secrets.SLACK }}"}, rate: unlimited}]
@@ -225,3 +229,32 @@ async def tell(rig: Rig, firing: Any, fact: StepSucceeded | ApprovalDecided) -> 
             fact=msgspec.json.encode(fact),
         )
     await rig.context.hints.give(hints.FACTS)
+
+
+async def test_consumption_pauses_above_the_ceiling_of_unsent_rows_and_goes_on_below_it(
+    redis_url: str, redis_bus_url: str, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked, relay = asyncio.Event(), Relay.relay
+
+    async def held_up(self: Relay) -> int:
+        if not blocked.is_set():
+            raise BusUnavailableError("held up by the test")
+        return await relay(self)
+
+    monkeypatch.setattr(Relay, "relay", held_up)
+    urls = {"database_url": sqlite_url, "bus_url": redis_bus_url, "redis_url": redis_url}
+    async with open_rig(**urls, folder=tmp_path, outbox_ceiling=20, batch=10, event_partitions=1) as rig:
+        await rig.apply(ONE, flows=["ship"])
+        await rig.start_engine()
+        await rig.publish([order(number) for number in range(400)])
+        await rig.wait_for_decisions(10)
+        await rig.until(lambda: stands_still(rig), what="the engine to pause")
+        assert len(await rig.decisions()) < 400
+        blocked.set()
+        await rig.wait_for_decisions(400)
+
+
+async def stands_still(rig: Rig) -> bool:
+    before = len(await rig.decisions())
+    await asyncio.sleep(1.0)  # nothing may come in this time
+    return len(await rig.decisions()) == before

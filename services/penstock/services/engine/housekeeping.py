@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from datetime import timedelta
 
 import sqlalchemy as sa
 import structlog
 
-from penstock.events.instants import microseconds
+from penstock.events import bus
+from penstock.events.bus import TopicPartition
+from penstock.events.errors import BusError
+from penstock.events.instants import Instant, microseconds
 from penstock.services.approvals import expire_due
 from penstock.services.context import Context
 from penstock.services.database import clock, tables, unavailable
@@ -17,13 +22,21 @@ from penstock.services.engine.effects import wall_clock
 _log = structlog.get_logger()
 _PRUNE_EVERY = 60.0  # seconds
 _SMALL = 1_000  # rows a transaction
+_KEEP_READ = timedelta(hours=1)  # records that every stage has read stay on the bus so long, to be looked at
+
+
+def _of_ended_run(table: sa.Table) -> sa.ColumnElement[bool]:
+    """A run may last for weeks: what belongs to one that has not ended stays."""
+    run = tables.run
+    return ~sa.exists().where(run.c.id == table.c.run_id, run.c.ended.is_(None))
+
 
 # What is pruned, by which column: the audit log is not among them.
 _AGED = (
     (tables.decision, tables.decision.c.created, sa.true()),
-    (tables.run_log, tables.run_log.c.at, sa.true()),
-    (tables.journal, tables.journal.c.ended, sa.true()),
-    (tables.run_event, tables.run_event.c.at, sa.true()),
+    (tables.run_log, tables.run_log.c.at, _of_ended_run(tables.run_log)),
+    (tables.journal, tables.journal.c.ended, _of_ended_run(tables.journal)),
+    (tables.run_event, tables.run_event.c.at, _of_ended_run(tables.run_event)),
     (tables.run, tables.run.c.ended, tables.run.c.ended.is_not(None)),
     (tables.delivery, tables.delivery.c.updated, tables.delivery.c.status != "pending"),
     (tables.approval, tables.approval.c.decided, tables.approval.c.decided.is_not(None)),
@@ -39,6 +52,7 @@ class Housekeeping:
 
     def __init__(self, context: Context) -> None:
         self._context, self._pruned = context, 0.0
+        self._positions: deque[tuple[Instant, dict[TopicPartition, int]]] = deque()  # as they were each minute
 
     async def run(self) -> None:
         """Once a second until cancelled."""
@@ -48,10 +62,11 @@ class Housekeeping:
                 if time.monotonic() - self._pruned > _PRUNE_EVERY:
                     self._pruned = time.monotonic()
                     await self.prune()
+                    await self.trim(wall_clock())
             except Exception as error:
-                if not unavailable(error):
+                if not (unavailable(error) or isinstance(error, BusError)):
                     raise
-                _log.warning("housekeeping.database_away", error=str(error))
+                _log.warning("housekeeping.interrupted", error=str(error))
             await asyncio.sleep(1.0)
 
     async def prune(self) -> int:
@@ -61,6 +76,20 @@ class Housekeeping:
         for table, column, finished in _AGED:
             removed += await self._prune(table, (column < clock.now() - keep) & finished)
         return removed
+
+    async def trim(self, now: Instant) -> None:
+        """Let go of records that were read `_KEEP_READ` ago: below the stored positions of then, never by length."""
+        topics = [bus.EVENTS, bus.SYSTEM, bus.MATCHES]
+        query = sa.select(tables.position).where(tables.position.c.topic.in_(topics), tables.position.c.position > 0)
+        async with self._context.database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        self._positions.append((now, {TopicPartition(row.topic, row.partition): row.position for row in rows}))
+        old = now - microseconds(_KEEP_READ)
+        below: dict[TopicPartition, int] = {}
+        while self._positions and self._positions[0][0] <= old:
+            below = self._positions.popleft()[1]
+        for partition, position in below.items():
+            await self._context.bus.trim(partition, position)
 
     async def _prune(self, table: sa.Table, old: sa.ColumnElement[bool]) -> int:
         keys = list(table.primary_key.columns)
