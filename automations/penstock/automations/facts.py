@@ -46,11 +46,12 @@ class ApprovalDecided(Fact, frozen=True, tag=True):
 
 
 class RunEnded(Fact, frozen=True, tag=True):
-    """A run reached its end. `state`: completed, failed, crashed, timed_out or cancelled."""
+    """A run reached its end. `state`: completed, failed, crashed, timed_out or cancelled; run_id "": not told."""
 
     step: str
     state: str
     result: Any = None
+    run_id: str = ""
 
 
 class TimerDue(Fact, frozen=True, tag=True):
@@ -59,7 +60,16 @@ class TimerDue(Fact, frozen=True, tag=True):
     step: str
 
 
-AnyFact: TypeAlias = Started | StepSucceeded | StepFailed | ApprovalDecided | RunEnded | TimerDue
+class Redriven(Fact, frozen=True, tag=True):
+    """Somebody has a dead-lettered firing tried again, from the step that failed.
+
+    redrives: how often that had been done before; a repeat of the same wish changes nothing.
+    """
+
+    redrives: int = 0
+
+
+AnyFact: TypeAlias = Started | StepSucceeded | StepFailed | ApprovalDecided | RunEnded | TimerDue | Redriven
 
 
 class Command(msgspec.Struct, frozen=True, tag=True):

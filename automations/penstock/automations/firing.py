@@ -7,6 +7,7 @@ step which is not the current one, changes nothing; commands carry derived ids, 
        │           ├──► rejected            an approval was refused, or its time ran out
        └───────────┴──► failed              a step failed, and `on_error` ran to its end
                    └──► dead_lettered       a step failed, and nothing was left to do about it
+                             └──► running   somebody has it re-driven, from that step on
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from penstock.automations.facts import (
     DeadLetter,
     EmitEvent,
     Finished,
+    Redriven,
     RunEnded,
     SetTimer,
     Started,
@@ -48,7 +50,7 @@ class Firing(msgspec.Struct, frozen=True):
 
     cursor: the step in hand ("0", "on_error.1"); "" before the start.  context: what templates see, without secrets.
     results: by step id.  nonce: marks the placeholders of secrets.  attempt: of the step in hand, from 1.
-    retry_at: when it is tried again; deadline: when it counts as failed.
+    retry_at: when it is tried again; deadline: when it counts as failed.  redrives: how often it was begun again.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Firing(msgspec.Struct, frozen=True):
     retry_at: Instant | None = None
     deadline: Instant | None = None
     results: dict[str, Any] = {}  # msgspec copies an empty mapping for each instance
+    redrives: int = 0
     v: int = FORMAT
 
     @property
@@ -125,6 +128,8 @@ def start(
 
 def advance(firing: Firing, fact: AnyFact, now: Instant, automation: Automation) -> tuple[Firing, list[AnyCommand]]:
     """What follows from a fact.  automation: the rule as of the firing's revision."""
+    if isinstance(fact, Redriven):
+        return _redriven(firing, fact, now, automation)
     if firing.ended:
         return firing, []
     if isinstance(fact, Started):
@@ -134,7 +139,18 @@ def advance(firing: Firing, fact: AnyFact, now: Instant, automation: Automation)
     return _of_current(firing, fact, now, automation)
 
 
+def _redriven(firing: Firing, fact: Redriven, now: Instant, automation: Automation) -> tuple[Firing, list[AnyCommand]]:
+    """The failed step once more; those before it have their results and are not repeated."""
+    if firing.status != "dead_lettered" or fact.redrives != firing.redrives:
+        return firing, []
+    results = {step: result for step, result in firing.results.items() if step != firing.cursor}
+    again = msgspec.structs.replace(firing, results=results, redrives=firing.redrives + 1)
+    return _go(again, firing.cursor, now, automation)
+
+
 def _of_current(firing: Firing, fact: AnyFact, now: Instant, automation: Automation) -> tuple[Firing, list[AnyCommand]]:
+    if isinstance(fact, RunEnded) and fact.run_id not in ("", command_id(firing, "run")):
+        return firing, []  # of a run that was launched before the firing was re-driven
     match fact, _step_at(automation, firing.cursor):
         case StepSucceeded(), RunStep(wait=True):
             return msgspec.structs.replace(firing, status="waiting", retry_at=None), []

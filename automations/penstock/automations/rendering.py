@@ -67,8 +67,12 @@ def _named_results(firing: Firing, automation: Automation) -> dict[str, Any]:
 
 
 def command_id(firing: Firing, what: str) -> str:
-    """Of a command: derived from firing and step, whatever the attempt, so that a repeat is the same."""
-    return derived_id(what, firing.id, firing.cursor)
+    """Of a command: derived from firing and step, whatever the attempt, so that a repeat is the same.
+
+    A firing that was re-driven asks anew: what it had asked for before has failed, and is not done again.
+    """
+    again = (str(firing.redrives),) if firing.redrives else ()
+    return derived_id(what, firing.id, firing.cursor, *again)
 
 
 def _run(firing: Firing, step: RunStep, variables: dict[str, Any]) -> StartRun:

@@ -253,7 +253,8 @@ async def _tell_change(
 
 async def _tell_end(connection: AsyncConnection, row: sa.RowMapping, result: str | None) -> None:
     """The fact that a firing with `wait: completed` waits for."""
-    fact = RunEnded(step=row["step"], state=row["state"], result=json.loads(result) if result else None)
+    ended = json.loads(result) if result else None
+    fact = RunEnded(step=row["step"], state=row["state"], result=ended, run_id=row["id"])
     body = msgspec.json.encode(fact)
     await tell_firing(connection, namespace=row["namespace"], firing_id=row["firing_id"], lane=row["lane"], fact=body)
 

@@ -179,12 +179,15 @@ def test_runs_are_listed_and_shown_with_their_log(running: Running, penstock: An
     assert penstock("runs", "show", "none")[0] == 1
 
 
-def test_dead_letters_are_listed_and_shown(running: Running, penstock: Any) -> None:
+def test_dead_letters_are_listed_shown_and_redriven(running: Running, penstock: Any) -> None:
     assert penstock("dlq", "list")[1] == "no dead letters\n"
     running.do(running.bus.append(dead_letter("no JSON", Origin(EVENTS, 0, 3), value=b"{")))
     [letter] = json.loads(penstock("dlq", "list", "--json")[1])
     assert "no JSON" in penstock("dlq", "list")[1]
     assert json.loads(penstock("dlq", "show", letter["id"])[1])["value"] == {"text": "{"}
+    assert penstock("dlq", "redrive", letter["id"])[:2] == (0, "the record is back on its topic\n")
+    code, _, err = penstock("dlq", "redrive", "none")
+    assert (code, err.count("\n")) == (1, 1)
 
 
 def test_the_tail_prints_events_from_the_beginning(running: Running, penstock: Any) -> None:

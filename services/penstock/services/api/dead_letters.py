@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from heapq import heappop, heappush
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -11,10 +12,11 @@ from fastapi import APIRouter, Depends, Request
 
 from penstock.events import bus
 from penstock.events.bus import Bus, TopicPartition
-from penstock.services.api.guard import needs
-from penstock.services.api.problems import not_found
+from penstock.services.api.guard import needs, require
+from penstock.services.api.problems import Refusal, not_found
 from penstock.services.api.state import api_of
 from penstock.services.api.views import Page, Shown
+from penstock.services.redrive import NotRedrivableError, redrive
 
 router = APIRouter(
     prefix="/api/v1/namespaces/{ns}/dead-letters", tags=["dead letters"], dependencies=[Depends(needs("viewer"))]
@@ -42,6 +44,21 @@ async def list_dead_letters(request: Request, ns: str, limit: Page = 50) -> dict
 @router.get("/{id}")
 async def show_dead_letter(request: Request, ns: str, id: str) -> Shown:
     """One dead letter, with its body and the stack of its failure."""
+    return await _letter(request, ns, id)
+
+
+@router.post("/{id}/redrive", status_code=HTTPStatus.ACCEPTED)
+async def redrive_dead_letter(request: Request, ns: str, id: str) -> dict[str, str]:
+    """Have what failed tried once more. 409: it cannot be, or need not any more; the detail says why."""
+    identity, context = require(request, "operator", ns), api_of(request).context
+    letter = await _letter(request, ns, id)
+    try:
+        return {"redriven": await redrive(context, letter, actor=identity.actor, namespace=ns)}
+    except NotRedrivableError as error:
+        raise Refusal(HTTPStatus.CONFLICT, f"dead letter {id!r} is not re-driven: {error}") from None
+
+
+async def _letter(request: Request, ns: str, id: str) -> Shown:
     async for letter in read_letters(api_of(request).context.bus):
         if letter.get("id") == id and letter.get("namespace", "default") == ns:
             return letter

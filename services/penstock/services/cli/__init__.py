@@ -22,7 +22,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "rules": ("penstock.services.cli.rules", "Check and apply rule files: check, apply."),
     "approvals": ("penstock.services.cli.approvals", "See and decide approvals: list, approve, reject."),
     "runs": ("penstock.services.cli.runs", "See runs of flows: list, show, logs."),
-    "dlq": ("penstock.services.cli.dlq", "See what could not be handled: list, show."),
+    "dlq": ("penstock.services.cli.dlq", "See what could not be handled, and try it again: list, show, redrive."),
     "sign-in": ("penstock.services.cli.sign_in", "Print a one-time link that signs a browser in."),
 }
 

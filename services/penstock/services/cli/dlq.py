@@ -1,4 +1,4 @@
-"""`penstock dlq list|show`"""
+"""`penstock dlq list|show|redrive`"""
 
 from __future__ import annotations
 
@@ -31,3 +31,13 @@ def show(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     from penstock.services.cli.output import print_json
 
     print_json(connect().get(f"dead-letters/{id_}"))
+
+
+@app.command()
+def redrive(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Try what failed once more: the firing from its failed step on, or the record as it had come."""
+    from penstock.services.cli.client import connect
+
+    found = connect().post(f"dead-letters/{id_}/redrive", {})["redriven"]
+    told = {"firing": "the firing goes on from the step that failed", "record": "the record is back on its topic"}
+    print(told[found])
