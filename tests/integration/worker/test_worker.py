@@ -152,7 +152,13 @@ async def test_the_end_of_a_run_is_a_fact_for_the_firing_that_waits_for_it(
         await ended(database, "r1", "r2")
     (fact,) = await rows(database, tables.fact)
     assert (fact["firing_id"], fact["lane"]) == ("d1", "penstock.matches/0")
-    assert json.loads(fact["body"]) == {"type": "RunEnded", "step": "0", "state": "completed", "result": 2, "run_id": "r1"}
+    assert json.loads(fact["body"]) == {
+        "type": "RunEnded",
+        "step": "0",
+        "state": "completed",
+        "result": 2,
+        "run_id": "r1",
+    }
 
 
 async def test_a_secret_reaches_the_flow_and_nothing_else(
