@@ -54,7 +54,7 @@ class Orchestrator:
         victim.kill()
         held = await self._held(service, victim)  # its leases have not ended yet: what it had is still in its name
         self.incidents.append(Incident(service, "killed", at, held))
-        self.running[service] = await self.fleet.start(service)
+        self.running[service] = self.fleet.spawn(service)
 
     async def stop_past_its_lease(self, service: str) -> None:
         """SIGSTOP, until another process has all that it held; then SIGCONT."""
@@ -73,7 +73,7 @@ class Orchestrator:
             child.suspend()
         held = await self._held(service, victim)
         self.incidents.append(Incident(service, "stopped", at, held))
-        self.running[service] = await self.fleet.start(service)
+        self.running[service] = self.fleet.spawn(service)
         await self.fleet.rig.until(lambda: self._taken_over(service, victim), what=f"{service} to be taken over")
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
