@@ -22,7 +22,6 @@ from typing import Any
 import httpx
 from examples.quickstart.story import Story, StoryError, missing_hops
 from rich.console import Console
-from rich.table import Table
 
 from penstock.services.standins import Call, StandIn
 
@@ -164,12 +163,9 @@ def _say(text: str) -> None:
 
 
 def _print_timeline(hops: list[dict[str, Any]]) -> None:
-    table = Table(title="one event, hop by hop", box=None, pad_edge=False)
-    for name, right in (("ms", True), ("hop", False), ("id", False), ("detail", False)):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    _console.print("[bold]one event, hop by hop[/]")
     for hop in hops:
-        table.add_row(f"{hop['ms']:.1f}", hop["hop"], hop["id"], hop["detail"])
-    _console.print(table)
+        _console.print(f"{hop['ms']:9.1f} ms  {hop['hop']:<20} {hop['id']:<36}  {hop['detail']}", markup=False)
 
 
 if __name__ == "__main__":
