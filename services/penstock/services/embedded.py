@@ -25,6 +25,7 @@ from penstock.events.errors import PenstockError
 
 _log = structlog.get_logger()
 _PR_SET_PDEATHSIG = 1
+_LOOK = 0.25  # seconds between two looks whether it still runs
 _SOCKET_PATH_LIMIT = 100  # the kernel's is 108 bytes
 
 
@@ -94,9 +95,22 @@ class EmbeddedRedis:
         if await self._answers():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
+        if self._process is not None:
+            _log.warning("redis.starting_again", ended_with=self._process.poll())
         binary = await asyncio.to_thread(find_redis)
         self._process = self._spawn(binary)  # from the main thread: it ends when the thread that started it does
         await self._until_ready()
+
+    async def keep(self) -> None:
+        """Start it again whenever it has ended, until cancelled; what it had acknowledged is on disk."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self._process is not None and self._process.poll() is None:
+                continue
+            try:
+                await self.start()
+            except (RedisFailedError, OSError) as error:
+                _log.error("redis.not_restarted", error=str(error))
 
     async def stop(self) -> None:
         """Stop it if it is ours: it writes what it holds and ends."""

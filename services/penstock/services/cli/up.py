@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -73,10 +74,13 @@ async def _prepared(settings: Settings) -> AsyncIterator[Settings]:
         await migrate.upgrade(database)
     finally:
         await database.close()
+    keeping = asyncio.create_task(redis.keep()) if redis is not None else None
     try:
         yield complete
     finally:
-        if redis is not None:
+        if redis is not None and keeping is not None:
+            keeping.cancel()
+            await asyncio.wait([keeping])
             await redis.stop()
 
 
