@@ -83,7 +83,7 @@ class StageOne:
 
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past one record, with a dead letter."""
-        outcome = Outcome(refused=[dead_letter_of(record, reason, stack)])
+        outcome = Outcome(refused=[dead_letter_of(record, reason, self._namespace, stack)])
         await self._commit(lane, await self._rules.get(lane.revision), outcome, to=record.offset + 1)
 
     def overdue(self, lane: Lane) -> bool:
@@ -149,7 +149,7 @@ def match(rules: Compiled, namespace: str, records: Sequence[Record]) -> Outcome
             if record.topic == bus.EVENTS and envelope.type.startswith(RESERVED_PREFIX):
                 raise InvalidEventError(f"{envelope.type!r} is reserved for Penstock's own services", field="type")  # noqa: TRY301 -- one place that refuses
         except InvalidEventError as error:
-            outcome.refused.append(dead_letter_of(record, f"InvalidEventError: {error}"))
+            outcome.refused.append(dead_letter_of(record, f"InvalidEventError: {error}", namespace))
             continue
         names = rules.matching(body)
         if names:
@@ -192,10 +192,18 @@ def _take_in(
         outcome.matches.append(outgoing(found, home))
 
 
-def dead_letter_of(record: Record, reason: str, stack: str = "") -> Outgoing:
+def dead_letter_of(record: Record, reason: str, namespace: str, stack: str = "") -> Outgoing:
     """The dead letter of a record as it was read."""
     origin = Origin(record.topic, record.partition, record.offset)
-    return dead_letter(reason, origin, value=record.value, key=record.key, headers=record.headers, stack=stack)
+    return dead_letter(
+        reason,
+        origin,
+        value=record.value,
+        key=record.key,
+        headers=record.headers,
+        stack=stack,
+        namespace=namespace,
+    )
 
 
 async def tell_gap(context: Context, lane: Lane, lost: PositionLostError) -> None:

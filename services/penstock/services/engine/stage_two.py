@@ -99,7 +99,7 @@ class StageTwo:
         """Commit past one record, with a dead letter."""
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=record.offset + 1)
-            await publish_later(connection, lane.name, [dead_letter_of(record, reason, stack)])
+            await publish_later(connection, lane.name, [dead_letter_of(record, reason, self._namespace, stack)])
         lane.position = lane.read = record.offset + 1
         self._relay.wake()
 
