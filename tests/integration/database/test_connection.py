@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -151,3 +152,28 @@ async def test_a_deadlock_is_the_databases_fault_and_not_the_records(postgres_ur
     [error] = [each for each in found if each is not None]
     assert unavailable(error)
     await database.close()
+
+
+async def test_a_session_that_stopped_halfway_through_a_pipeline_is_ended_by_another_process(postgres_url: str) -> None:
+    stopped, other = connect(postgres_url), connect(postgres_url, abandoned_after=timedelta(milliseconds=200))
+    await migrate.upgrade(other)
+    async with other.begin() as connection:
+        await put(connection, "duty")
+    mine = sa.update(lease).where(lease.c.name == "duty")
+
+    async def amid() -> None:
+        async with stopped.begin() as connection:
+            await connection.execute(mine.values(owner="stopped"))
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            driver._transport.write(b"P" + (4 + 1 + 9 + 2).to_bytes(4, "big") + b"\0SELECT 1\0\0\0")  # and no Sync
+            while not await other.end_abandoned():
+                await asyncio.sleep(0.02)
+            await connection.execute(mine.values(owner="stopped"))
+
+    with pytest.raises(sa.exc.DBAPIError) as raised:
+        await amid()
+    assert unavailable(raised.value)
+    async with other.begin() as connection:
+        await connection.execute(mine.values(owner="other"))
+    await stopped.close()
+    await other.close()

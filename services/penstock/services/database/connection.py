@@ -22,8 +22,15 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from penstock.events.errors import PenstockError
 
 Result = TypeVar("Result")
+_END_ABANDONED = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = :name
+AND pid <> pg_backend_pid() AND xact_start IS NOT NULL AND wait_event_type = 'Client'
+AND state_change < clock_timestamp() - make_interval(secs => :seconds)
+"""
 Operation = Callable[[AsyncConnection], Awaitable[Result]]
 
+_NAME = "penstock"  # of our sessions in pg_stat_activity
 _GROUP = 256  # operations in one grouped transaction
 # A process that was stopped amid a transaction keeps its locks, and takers of its leases would wait for it.
 _ABANDONED_AFTER = timedelta(seconds=5)
@@ -42,8 +49,9 @@ class StaleEpochError(PenstockError):
 class Database:
     """A connection to PostgreSQL or SQLite; made by `connect`, closed by `close`."""
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, abandoned_after: timedelta = _ABANDONED_AFTER) -> None:
         self._writer, self._reader = writer, reader
+        self._abandoned_after = abandoned_after
         self.is_sqlite = writer.dialect.name == "sqlite"
         self._turn = asyncio.Lock()  # SQLite: whose turn it is on the one write connection
         self._group: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
@@ -110,6 +118,17 @@ class Database:
             if not future.done():
                 future.set_result(result)
 
+    async def end_abandoned(self) -> int:
+        """End our sessions, of any process, that stopped halfway through sending a transaction.  Returns how many.
+
+        PostgreSQL's own timeout counts between statements, not while it waits for the rest of a pipeline of them.
+        """
+        if self.is_sqlite:
+            return 0
+        query = sa.text(_END_ABANDONED).bindparams(name=_NAME, seconds=self._abandoned_after.total_seconds())
+        async with self._reader.connect() as connection:
+            return len((await connection.execute(query)).all())
+
     def insert(self, table: Table) -> Any:
         """An INSERT that knows ON CONFLICT on both databases."""
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
@@ -136,9 +155,9 @@ def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABAN
         max_overflow=pool_size,
         pool_pre_ping=False,
         pool_recycle=1800,
-        connect_args={"server_settings": {"idle_in_transaction_session_timeout": idle}},
+        connect_args={"server_settings": {"application_name": _NAME, "idle_in_transaction_session_timeout": idle}},
     )
-    return Database(engine, engine)
+    return Database(engine, engine, abandoned_after)
 
 
 def unavailable(error: BaseException) -> bool:

@@ -71,9 +71,12 @@ class Ownership:
 
     async def add_topic(self, topic: str, partitions: int) -> None:
         """Share the partitions of this topic; a row is made for each one that has none."""
-        rows = [{"topic": topic, "partition": number} for number in range(partitions)]
         async with self._database.begin() as connection:
-            await connection.execute(self._database.insert(position).on_conflict_do_nothing(), rows)
+            known = set(await connection.scalars(sa.select(position.c.partition).where(position.c.topic == topic)))
+            # Only what is missing: the insert would wait for whoever has a row of the same key locked.
+            rows = [{"topic": topic, "partition": number} for number in range(partitions) if number not in known]
+            if rows:
+                await connection.execute(self._database.insert(position).on_conflict_do_nothing(), rows)
         self._topics[topic] = partitions
 
     async def run(self) -> None:
@@ -81,6 +84,8 @@ class Ownership:
         interval = self._lease / 3_000_000
         while True:
             try:
+                if ended := await self._database.end_abandoned():
+                    _log.warning("ownership.abandoned_transactions_ended", sessions=ended)
                 await self.balance()
             except Exception as error:
                 if not unavailable(error):
