@@ -23,7 +23,10 @@ def config() -> Config:
 
 
 async def upgrade(database: Database) -> None:
-    """Bring the schema to the newest revision; safe to call by several processes at once, and again."""
+    """Bring the schema to the newest revision; safe to call by several processes at once, and again.
+
+    One that a newer release has expanded is left as it is: this version can work with it.
+    """
     async with database.begin() as connection:
         if not database.is_sqlite:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
@@ -32,15 +35,21 @@ async def upgrade(database: Database) -> None:
 
 async def is_current(database: Database) -> bool:
     """Whether the schema is at (or past) this version's revision."""
-    scripts = ScriptDirectory.from_config(config())
     async with database.read() as connection:
-        found = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
-    newest = scripts.get_current_head()
+        return await connection.run_sync(_is_current)
+
+
+def _is_current(connection: sa.Connection) -> bool:
+    scripts = ScriptDirectory.from_config(config())
+    found = MigrationContext.configure(connection).get_current_heads()
     known = {script.revision for script in scripts.walk_revisions()}
-    return bool(found) and (newest in found or not set(found) <= known)  # past it: a newer process has expanded it
+    # Past it: a newer process has expanded it.
+    return bool(found) and (scripts.get_current_head() in found or not set(found) <= known)
 
 
 def _upgrade(connection: sa.Connection) -> None:
+    if _is_current(connection):
+        return
     alembic = config()
     alembic.attributes["connection"] = connection
     command.upgrade(alembic, "head")

@@ -1,0 +1,93 @@
+"""The engine of the next release, as our rule for formats allows it to be: `python -m tests.support.engine_after`.
+
+Its records and stored values are of format 2 where a reader need not know it, and carry fields that today's readers
+have never heard of; its schema (`expand`) has gone on by a revision that they do not have.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from penstock.events.bus import NOTIFICATIONS, Outgoing
+from penstock.services.cli import service
+from penstock.services.database import Database
+from penstock.services.engine import decisions, effects, firings, relay, stage_one
+from penstock.services.engine.match_records import MatchRecord, outgoing
+from penstock.triggers import count
+from penstock.triggers.count import Window
+
+REVISION = "0002_of_a_later_release"
+EXPANDED = ("run", "journal", "delivery", "approval", "firing", "fact", "decision", "state", "outbox", "position")
+NEW = {"later": {"since": "format 2"}}
+
+
+async def expand(database: Database) -> None:
+    """Migrate as the next release does: a column more in each table, and a revision that today's code lacks."""
+    async with database.begin() as connection:
+        for table in EXPANDED:
+            await connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN later TEXT DEFAULT 'new'"))
+        await connection.execute(sa.text("UPDATE alembic_version SET version_num = :new"), {"new": REVISION})
+
+
+def extended(value: bytes | str) -> bytes:
+    """A JSON object with what the next release adds."""
+    return json.dumps({**json.loads(value), **NEW}).encode()
+
+
+class _WindowAfter(Window, frozen=True, gc=False):
+    later: str = "new"
+
+
+def _relayed(row: sa.Row[Any]) -> Outgoing:
+    found = _outgoing(row)
+    if not found.topic.startswith(("penstock.runs.", NOTIFICATIONS)):
+        return found
+    return replace(found, value=json.dumps({**json.loads(found.value), **NEW, "v": 2}).encode())
+
+
+def _match(record: MatchRecord, partition: int) -> Outgoing:
+    found = outgoing(record, partition)
+    return replace(found, value=json.dumps({**json.loads(found.value), **NEW, "v": 2}).encode())
+
+
+def _row(value: Any) -> dict[str, Any]:
+    row = _firing_row(value)
+    return {**row, "body": extended(row["body"]).decode()}
+
+
+def _encode(window: Window) -> bytes:
+    return msgspec.msgpack.encode(_WindowAfter(matches=window.matches))
+
+
+async def _write(self: effects.Effects, connection: Any, database: Database) -> None:
+    for row in (*self.deliveries, *self.approvals):
+        row["body"] = extended(row["body"]).decode()
+    await _effects_write(self, connection, database)
+
+
+_outgoing, _firing_row = relay._outgoing, decisions.firing_row
+_effects_write = effects.Effects.write
+
+
+def main() -> None:
+    """Become it, and run until SIGTERM."""
+    for module, name, after in (
+        (relay, "_outgoing", _relayed),
+        (stage_one, "outgoing", _match),
+        (decisions, "firing_row", _row),
+        (firings, "firing_row", _row),
+        (count, "encode", _encode),
+        (effects.Effects, "write", _write),
+    ):
+        assert hasattr(module, name), name
+        setattr(module, name, after)
+    service.main(["engine"])
+
+
+if __name__ == "__main__":
+    main()
