@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +17,7 @@ from tests.support.services.postgres import GivenPostgres, PostgresServer
 from penstock.events import AsyncEmitter, bus
 from penstock.services.database import tables
 
+ALL = ("api", "engine", "scheduler", "sensors", "notifier", "worker")
 RULES = """
 automations:
   - name: every
@@ -36,10 +37,10 @@ async def seen(fleet: Fleet) -> set[str]:
     return {each["subject"] for each in mappings if each["type"] == "load.seen"}
 
 
-async def survive(fleet: Fleet, outages: list[Callable[[], None]]) -> None:
+async def survive(fleet: Fleet, outages: list[Callable[[], None]], services: Sequence[str] = ("api", "engine")) -> None:
     """Load on both doors while each outage happens; then everything acknowledged must have come through."""
     await fleet.rig.apply(RULES)
-    await fleet.start_all("api", "engine")
+    await fleet.start_all(*services)
     async with fleet.client() as client, AsyncEmitter(fleet.environment["PENSTOCK_BUS_URL"], timeout=5) as emitter:
         loads = [Load("http", over_http(client)), Load("emit", over_the_bus(emitter))]
         running = [asyncio.create_task(load.run()) for load in loads]
@@ -67,7 +68,8 @@ async def survive(fleet: Fleet, outages: list[Callable[[], None]]) -> None:
     assert await seen(fleet) == set(counted)
     for error in loads[0].errors:
         assert error.startswith("503"), error
-    assert all(process.alive for process in fleet.processes)
+    for process in fleet.processes:
+        assert process.alive, process.text()[-3000:]
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
@@ -101,4 +103,4 @@ async def test_nothing_acknowledged_is_missing_after_both_went_away_at_once(
         postgres.start()
         kafka.start()
 
-    await survive(fleet, [outage])
+    await survive(fleet, [outage], ALL)
