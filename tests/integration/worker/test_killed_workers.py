@@ -90,3 +90,24 @@ async def _at_work_again(database: Database, pid: int) -> bool:
         return True
     await add(database, NewRun(f"more-{len(begun)}", "quick"))
     return False
+
+
+async def test_the_child_of_a_stopped_worker_ends_itself_before_its_run_can_be_claimed_elsewhere(
+    settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    async with worker_process(settings) as first:
+        await add(database, gated("r1", tmp_path))
+        await until(lambda: two_tasks_done(database))
+        first.send(signal.SIGSTOP)
+
+        async def one_has_ended() -> bool:
+            children = psutil.Process(first.process.pid).children()
+            return any(child.status() == psutil.STATUS_ZOMBIE for child in children)
+
+        await until(one_has_ended)
+        (tmp_path / "gate").touch()
+        async with connected(settings) as context, working(context):
+            (row,) = await ended(database, "r1")
+        first.send(signal.SIGCONT)
+    assert row["state"] == "completed"
+    assert (tmp_path / "notes").read_text().split() == ["one", "two", "three"]

@@ -75,3 +75,12 @@ async def test_nothing_is_lost_after_its_release() -> None:
     leases.release("a", 1)
     await leases.renew_now()
     assert lost == []
+
+
+async def test_the_holder_is_told_at_each_renewal_until_when_its_process_may_go_on() -> None:
+    database, kept = Database({"a"}), list[float]()
+    leases, since = Leases(LONG, database.renew), now()
+    leases.hold("a", 1, since, lambda reason: None, kept.append)
+    await leases.renew_now()
+    assert kept[0] == since + LONG.total_seconds() * 5 / 6
+    assert kept[0] <= kept[1] <= now() + LONG.total_seconds() * 5 / 6

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.services.worker.children import Child, ChildBusyError, ChildGoneError, ChildStartError
@@ -649,3 +651,24 @@ async def test_a_child_imports_nothing_of_the_server(project: Path) -> None:
             "slack_sdk",
             "aiokafka",
         }
+
+
+async def test_a_child_ends_itself_when_nobody_has_told_it_that_its_run_goes_on(child: Child) -> None:
+    wanted = msgspec.structs.replace(order("naps"), until=time.monotonic() + 0.3)
+    finished = await run(child, wanted)
+    assert (finished.state, child.returncode) == ("crashed", -signal.SIGKILL)
+
+
+async def test_a_child_that_is_told_in_time_goes_on(child: Child, project: Path) -> None:
+    heard = Heard()
+    wanted = msgspec.structs.replace(order("naps"), until=time.monotonic() + 3.0)
+    running = asyncio.create_task(run(child, wanted, heard))
+    while not heard.started:
+        await asyncio.sleep(0.01)
+    child.hold(wanted.run_id, time.monotonic() + 600)
+    child.hold("another", time.monotonic())
+    while time.monotonic() < wanted.until + 0.2:
+        assert child.alive
+        await asyncio.sleep(0.05)
+    child.cancel(wanted.run_id)
+    assert (await running).state == "cancelled"

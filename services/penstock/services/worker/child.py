@@ -2,14 +2,17 @@
 
 Started as `python -m penstock.services.worker.child`; it speaks frames (frames.py) on its stdin and stdout and imports
 nothing of the server. The main thread runs the user's code, so that blocking, signals and `asyncio.run` behave as in a
-program of its own; a second thread reads frames, a third gives signs of life. When the parent goes, the child goes.
+program of its own; a second thread reads frames, a third gives signs of life. When the parent goes, the child goes;
+and when the parent is stopped past the run's lease, too.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from queue import SimpleQueue
 from typing import Any
 
@@ -27,6 +30,7 @@ from penstock.services.worker.frames import (
     FrameBuffer,
     FrameError,
     Heartbeat,
+    Hold,
     Load,
     Loaded,
     Problem,
@@ -47,6 +51,7 @@ class Child:
         self._library = Library()
         self._orders: SimpleQueue[Load | Execute | Stop] = SimpleQueue()
         self._run: Run | None = None
+        self._until = math.inf  # of the present run's lease, on the monotonic clock
         os.register_at_fork(after_in_child=leave_run)
         self._early: set[tuple[str, int]] = set()  # runs cancelled before the main thread took them up
 
@@ -78,13 +83,13 @@ class Child:
         self._channel.send(end)
 
     def _carry_out(self, run: Run) -> Finished:
-        self._run = run
+        self._run, self._until = run, run.order.until
         if (run.order.run_id, run.order.epoch) in self._early:
             run.interrupt(RunCancelled)
         try:
             return run.carry_out()
         finally:
-            self._run = None
+            self._run, self._until = None, math.inf
             self._early.clear()
 
     def _find(self, name: str) -> LoadedFlow | str:
@@ -120,6 +125,9 @@ class Child:
         elif isinstance(frame, Recorded):
             if run is not None and run.order.run_id == frame.run_id:
                 run.confirm(frame.call)
+        elif isinstance(frame, Hold):
+            if run is not None and (frame.run_id, frame.epoch) == (run.order.run_id, run.order.epoch):
+                self._until = frame.until
         else:
             self._cancel(frame, run)
 
@@ -130,9 +138,14 @@ class Child:
             run.interrupt(RunTimedOut if frame.reason == "timed_out" else RunCancelled)
 
     def _beat(self, interval: float) -> None:
-        pause = threading.Event()
-        while not pause.wait(interval):
-            self._channel.send(Heartbeat(at=now()))
+        pause, sent = threading.Event(), time.monotonic()
+        while True:
+            pause.wait(max(0.0, min(sent + interval, self._until) - time.monotonic()))
+            if time.monotonic() >= self._until:
+                _leave()  # the worker has been stopped, and somebody else may claim the run any moment
+            if time.monotonic() >= sent + interval:
+                self._channel.send(Heartbeat(at=now()))
+                sent = time.monotonic()
 
 
 def flow_info(loaded: LoadedFlow) -> FlowInfo:

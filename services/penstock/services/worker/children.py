@@ -25,6 +25,7 @@ from penstock.services.worker.frames import (
     FrameBuffer,
     FrameError,
     FromChild,
+    Hold,
     Load,
     Loaded,
     Log,
@@ -183,6 +184,12 @@ class Child(asyncio.SubprocessProtocol):
         self._send(Cancel(run_id=run_id, epoch=running.order.epoch, reason=reason))
         told = f"it was {reason.replace('_', ' ')}, did not end within {self._grace:g} s, and its process was killed"
         running.timers.append(self._loop.call_later(self._grace, self._force, running, reason, told))
+
+    def hold(self, run_id: str, until: float) -> None:
+        """Let the run go on until then (monotonic clock); afterwards the child ends itself."""
+        running = self._running
+        if running is not None and running.order.run_id == run_id:
+            self._send(Hold(run_id=run_id, epoch=running.order.epoch, until=until))
 
     async def kill(self) -> None:
         """End the process and what it started, at once."""

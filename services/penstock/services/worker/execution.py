@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -79,6 +80,7 @@ class Execution:
         self._passing = passing
         self._lost = asyncio.Event()
         self._handing_back = False
+        self._until = math.inf
         self._logs = LogBatch(self._write_logs)
         self._secrecy: Secrecy | None = None
 
@@ -96,6 +98,11 @@ class Execution:
         _log.warning("run.losing", run=self.claimed.id, epoch=self.claimed.epoch, reason=reason)
         self._lost.set()
         self._kill()
+
+    def keep(self, until: float) -> None:
+        """The run is ours until then (monotonic clock): its process is told, for we may be stopped ourselves."""
+        self._until = until
+        self._child.hold(self.claimed.id, until)
 
     def hand_back(self) -> None:
         """Stop here; another worker goes on from the journal."""
@@ -163,6 +170,7 @@ class Execution:
             causationid=claimed.causationid,
             traceparent=claimed.traceparent,
             hops=claimed.hops,
+            until=self._until,
         )
         self._check_ours()
         if self._handing_back or not self._child.alive:

@@ -7,6 +7,7 @@ are JSON inside, as the database has them; instants are microseconds.
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -40,7 +41,7 @@ class Execute(Frame, frozen=True, kw_only=True):
     """To the child: carry out a run.
 
     parameters: a JSON object.  journal: call key → JSON result of what earlier tries completed.
-    attempt: 1 for the first try.
+    attempt: 1 for the first try.  until: as in Hold.
     """
 
     run_id: str
@@ -54,6 +55,7 @@ class Execute(Frame, frozen=True, kw_only=True):
     causationid: str | None = None
     traceparent: str | None = None
     hops: int = 0
+    until: float = math.inf
 
 
 class Recorded(Frame, frozen=True, kw_only=True):
@@ -61,6 +63,17 @@ class Recorded(Frame, frozen=True, kw_only=True):
 
     run_id: str
     call: str
+
+
+class Hold(Frame, frozen=True, kw_only=True):
+    """To the child: the run is ours until then; the child ends itself when it has not heard of a later time.
+
+    until: seconds on this machine's monotonic clock, which goes on while the worker or the child is stopped.
+    """
+
+    run_id: str
+    epoch: int
+    until: float
 
 
 class Cancel(Frame, frozen=True, kw_only=True):
@@ -169,7 +182,7 @@ class Heartbeat(Frame, frozen=True, kw_only=True):
     at: Instant
 
 
-ToChild: TypeAlias = Load | Execute | Recorded | Cancel | Stop
+ToChild: TypeAlias = Load | Execute | Recorded | Hold | Cancel | Stop
 FromChild: TypeAlias = Loaded | Started | Log | TaskFinished | Finished | Heartbeat
 
 T = TypeVar("T", bound=Frame)

@@ -1,7 +1,8 @@
 """Leases: renewed together every third of their time; a run whose lease could not be renewed is let go in time.
 
 The monotonic clock of this machine decides: at two thirds of a lease without a renewal the holder ends the run's
-process, so that it has ended before the database lets somebody else claim the run.
+process, so that it has ended before the database lets somebody else claim the run. A holder that is itself stopped
+cannot do that: the process is told until when the run is its holder's, and ends itself a little later.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ _log = structlog.get_logger()
 
 Renew = Callable[[Mapping[str, int]], Awaitable[set[str]]]  # id → epoch; gives the ids that are still ours
 Lost = Callable[[str], None]  # told why
+Kept = Callable[[float], None]  # told until when, on the loop's clock
+
+_LET_GO = 2 / 3  # of a lease: the holder ends the run's process
+_TAKEN = 5 / 6  # of a lease: the process ends itself
 
 
 @dataclass(slots=True)
 class _Held:
     epoch: int
     lost: Lost
+    kept: Kept
     watchdog: asyncio.TimerHandle
 
 
@@ -37,10 +43,14 @@ class Leases:
         self._renew = renew
         self._held: dict[str, _Held] = {}
 
-    def hold(self, run_id: str, epoch: int, since: float, lost: Lost) -> None:
-        """Keep a lease. since: the loop's time before the claim was sent.  lost: called once when it is gone."""
+    def hold(self, run_id: str, epoch: int, since: float, lost: Lost, kept: Kept = lambda until: None) -> None:
+        """Keep a lease. since: the loop's time before the claim was sent.  lost: called once when it is gone.
+
+        kept: called now and at each renewal with the time at which the run's process has to end unless told again.
+        """
         self._forget(run_id)
-        self._held[run_id] = _Held(epoch, lost, self._watch(run_id, epoch, since))
+        self._held[run_id] = _Held(epoch, lost, kept, self._watch(run_id, epoch, since))
+        kept(since + self._seconds * _TAKEN)
 
     def release(self, run_id: str, epoch: int) -> None:
         """Forget a lease; a later one of the same run stays."""
@@ -72,12 +82,13 @@ class Leases:
             if run_id in ours:
                 held.watchdog.cancel()
                 held.watchdog = self._watch(run_id, epoch, since)
+                held.kept(since + self._seconds * _TAKEN)
             else:
                 self._lose(run_id, epoch, "somebody else has claimed or moved the run")
 
     def _watch(self, run_id: str, epoch: int, since: float) -> asyncio.TimerHandle:
         reason = "its lease could not be renewed in time"
-        return asyncio.get_running_loop().call_at(since + self._seconds * 2 / 3, self._lose, run_id, epoch, reason)
+        return asyncio.get_running_loop().call_at(since + self._seconds * _LET_GO, self._lose, run_id, epoch, reason)
 
     def _lose(self, run_id: str, epoch: int, reason: str) -> None:
         held = self._held.get(run_id)

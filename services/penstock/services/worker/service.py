@@ -186,7 +186,7 @@ class WorkerService:
             returning.add_done_callback(self._returning.discard)
             return
         execution = Execution(self._shop, claimed, self._presence.flows[claimed.flow], child, passing)
-        self._leases.hold(claimed.id, claimed.epoch, since, execution.lose)
+        self._leases.hold(claimed.id, claimed.epoch, since, execution.lose, execution.keep)
         task = asyncio.create_task(self._see_through(execution, claimed, child))
         self._running[claimed.id, claimed.epoch] = execution, task
 
