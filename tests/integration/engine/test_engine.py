@@ -231,6 +231,22 @@ async def tell(rig: Rig, firing: Any, fact: StepSucceeded | ApprovalDecided) -> 
     await rig.context.hints.give(hints.FACTS)
 
 
+async def test_a_firing_whose_timer_cannot_be_handled_is_buried_and_the_others_go_on(rig: Rig) -> None:
+    await rig.apply(ONE, flows=["ship"])
+    await rig.start_engine()
+    await rig.publish([order(1), order(2)])
+    await rig.wait_for_decisions(2)
+    await rig.all_read()
+    first, second = await rig.rows(tables.firing)
+    async with rig.context.database.begin() as connection:
+        broken = sa.update(tables.firing).where(tables.firing.c.id == first.id)
+        await connection.execute(broken.values(body='{"no": "firing"}', wake_at=1))
+    buried = (tables.firing.c.id == first.id, tables.firing.c.status == "dead_lettered")
+    await rig.until(lambda: rig.rows(tables.firing, *buried), what="the firing to be buried")
+    await tell(rig, second, StepSucceeded("0", {}))
+    await rig.until(lambda: rig.rows(tables.approval), what="the other firing to go on")
+
+
 async def test_consumption_pauses_above_the_ceiling_of_unsent_rows_and_goes_on_below_it(
     redis_url: str, redis_bus_url: str, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,10 +73,18 @@ class Firings:
         async with self._database.read() as connection:
             rows = (await connection.execute(sa.select(firing.c.id, firing.c.lane).where(due).limit(_BATCH))).all()
         for row in rows:
-            try:
-                await self._wake(lanes[row.lane], row.id)
-            except StaleEpochError:
-                await self._ownership.lost(lanes[row.lane])
+            await self._guarded_timer(lanes[row.lane], row.id)
+
+    async def _guarded_timer(self, lane: Lane, firing_id: str) -> None:
+        try:
+            await self._wake(lane, firing_id)
+        except StaleEpochError:
+            await self._ownership.lost(lane)
+        except Exception as error:
+            if unavailable(error) or is_broken(error):
+                raise
+            _log.exception("firing.cannot_wake", firing=firing_id)
+            await self._bury_firing(lane, firing_id, f"{type(error).__name__}: {error}", b"")
 
     async def _guarded(self, lane: Lane, rows: Sequence[Row]) -> None:
         try:
@@ -150,12 +158,17 @@ class Firings:
 
     async def _bury(self, lane: Lane, row: Row, reason: str) -> None:
         """A fact that cannot be applied: to the dead letters, and its firing ends."""
-        origin = Origin(lane.topic, lane.partition, firing=row.firing_id)
-        letter = dead_letter(reason, origin, value=row.body.encode(), namespace=row.namespace)
+        done = sa.delete(fact).where(fact.c.id == row.id)
+        await self._bury_firing(lane, row.firing_id, reason, row.body.encode(), done)
+
+    async def _bury_firing(self, lane: Lane, firing_id: str, reason: str, value: bytes, *more: sa.Executable) -> None:
+        origin = Origin(lane.topic, lane.partition, firing=firing_id)
+        letter = dead_letter(reason, origin, value=value, namespace=self._context.settings.namespace)
         async with self._database.begin() as connection:
             await hold(connection, lane)
-            ended = sa.update(firing).where(firing.c.id == row.firing_id)
+            ended = sa.update(firing).where(firing.c.id == firing_id)
             await connection.execute(ended.values(status="dead_lettered", wake_at=None, updated=clock.now()))
             await publish_later(connection, lane.name, [letter])
-            await connection.execute(sa.delete(fact).where(fact.c.id == row.id))
+            for statement in more:
+                await connection.execute(statement)
         self._relay.wake()
