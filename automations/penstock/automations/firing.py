@@ -191,7 +191,7 @@ def _go(firing: Firing, step_id: str, now: Instant, automation: Automation) -> t
         commands.append(order)
         if not isinstance(order, EmitEvent):
             return _await(firing, step, now, commands)
-        firing = _with_result(firing, step_id, {"id": order.event["id"]})
+        firing = _with_result(firing, step_id, {name: order.event[name] for name in ("id", "type", "time")})
         step_id = _next(step_id)
 
 

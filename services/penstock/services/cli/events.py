@@ -42,7 +42,7 @@ def tail(
 def trace(
     id_: Annotated[str, typer.Argument(metavar="ID")], as_json: Annotated[bool, typer.Option("--json")] = False
 ) -> None:
-    """What an event set going, hop by hop: ID is the event's, or the root cause's (correlationid)."""
+    """What an event set going, hop by hop: ID is that of any event which took part, or of the root cause."""
     from penstock.services.cli.client import connect
     from penstock.services.cli.output import print_json, print_table
 
