@@ -1,13 +1,15 @@
 """Rule files on disk: read by the command line, watched by the api service.
 
 Of all api services one watches, by a lease. What is broken leaves the last good revision in force and is logged, and
-told on the page; it is tried again when a file, or the list of registered flows, has changed.
+told on the page; it is tried again when a file, or the list of registered flows, has changed. A folder that is missing
+is broken too: rules are withdrawn by emptying it, never by a wrong path.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -20,14 +22,18 @@ from penstock.events.errors import PenstockError
 from penstock.events.instants import SECOND
 from penstock.services.context import Context
 from penstock.services.database import clock, tables
-from penstock.services.rules import Refused, apply, registered_flows
+from penstock.services.rules import Applied, Refused, apply, registered_flows
+from penstock.services.settings import DEFAULT_RULES
 
 _LEASE = 15 * SECOND  # microseconds
+ACTOR = "system"  # who applies what is watched
 _TICK = 1_000  # milliseconds between two looks when nothing is announced
 _QUIET = 0.2  # seconds for which files must not change before they are read: a save is more than one write
+_MISSING = "there is no such directory or file"
+_REMEDY = "make it, or set PENSTOCK_RULES, or `rules:` in penstock.yaml"
 _log = structlog.get_logger()
 
-Stamp = tuple[tuple[str, int, int], ...]  # (path, time of change, size) of each file
+Stamp = tuple[tuple[str, int, int], ...]  # (path, time of change, size) of each file; -1, -1: there is none
 
 
 class RuleFolderError(PenstockError):
@@ -39,7 +45,7 @@ def read_rule_files(folders: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in folders:
         if not folder.exists():
-            raise RuleFolderError(f"{folder}: there is no such directory or file")
+            raise RuleFolderError(f"{folder}: {_MISSING}; {_REMEDY}")
         texts, problems = read_texts(folder)
         for problem in problems:
             if problem.severity == "error":
@@ -51,23 +57,31 @@ def read_rule_files(folders: Sequence[Path]) -> dict[str, str]:
 
 
 class RulesWatcher:
-    """Keeps the rules of one namespace as the files say; `problems` is what is wrong with them now."""
+    """Keeps the rules of one namespace as the files say; `problems` is what is wrong with them now.
+
+    missing: configured folders that are not there; no problem as long as nothing was ever applied from the default one.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._folders = [Path(folder) for folder in context.settings.rules]
         self._name = f"rules:{context.settings.namespace}"
         self._handled: tuple[Stamp, Sequence[str]] | None = None
+        self._looking = asyncio.Lock()
         self.problems: tuple[Problem, ...] = ()
+        self.missing: tuple[Path, ...] = ()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except (SQLAlchemyError, OSError) as error:
-                _log.warning("rules.watcher.waiting", error=str(error))
-            await asyncio.sleep(1)
+        """Watch until cancelled; then another process may at once."""
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except (SQLAlchemyError, OSError) as error:
+                    _log.warning("rules.watcher.waiting", error=str(error))
+                await asyncio.sleep(1)
+        finally:
+            await asyncio.shield(self._give_back())
 
     async def _follow(self) -> None:
         await self.look()
@@ -79,36 +93,76 @@ class RulesWatcher:
             if present != [folder for folder in self._folders if folder.exists()]:
                 return
 
-    async def look(self) -> None:
-        """Apply the files if they, or the flows that they may run, have changed since the last time."""
+    async def look(self) -> bool:
+        """Apply the files if they, or the flows that they may run, have changed since the last time.
+
+        Returns False where the files are still being written, or another process watches: look again.
+        """
+        async with self._looking:
+            return await self._look()
+
+    async def _look(self) -> bool:
         if not await self._lead():
             self._handled, self.problems = None, ()
-            return
+            return False
         stamp = _stamp(self._folders)
         first = self._handled is None
         if (first and not stamp) or (self._handled and self._handled[0] == stamp and not self.problems):
-            return
+            return True
         flows = sorted(await registered_flows(self._context.database, self._context.settings.namespace))
         if self._handled == (stamp, flows):
-            return
+            return True
         await asyncio.sleep(_QUIET)
-        if _stamp(self._folders) == stamp:  # else it is still being written: the next look takes it
-            await self._apply(stamp, flows)
+        if _stamp(self._folders) != stamp:  # it is still being written: the next look takes it
+            return False
+        self.missing = tuple(folder for folder in self._folders if not folder.exists())
+        if self.missing:
+            await self._refuse_missing()
+        else:
+            await self._apply()
+        flows = sorted(await registered_flows(self._context.database, self._context.settings.namespace))
+        self._handled = (stamp, flows)
+        return True
 
-    async def _apply(self, stamp: Stamp, flows: Sequence[str]) -> None:
+    async def _refuse_missing(self) -> None:
+        """The last good revision stays in force; a default folder that nobody has made yet is no mistake."""
+        untouched = self._context.settings.rules == DEFAULT_RULES and not await self._applied_before()
+        found = [Problem(str(folder), 1, 1, _MISSING, _REMEDY) for folder in self.missing]
+        self.problems = () if untouched else tuple(found)
+        for folder in self.missing:
+            level = _log.info if untouched else _log.error
+            level("rules.folder_missing", path=str(folder), remedy=_REMEDY, in_force="what was applied last")
+
+    async def _applied_before(self) -> bool:
+        """Whether the revision in force came from the watched files."""
+        row = tables.revision
+        query = sa.select(row.c.actor).where(row.c.namespace == self._context.settings.namespace)
+        async with self._context.database.read() as connection:
+            return (await connection.execute(query.order_by(row.c.id.desc()).limit(1))).scalar() == ACTOR
+
+    async def _apply(self) -> None:
         try:
-            files = read_rule_files([folder for folder in self._folders if folder.exists()])
+            files = read_rule_files(self._folders)
         except RuleFolderError as error:
             self.problems = (Problem("", 1, 1, str(error)),)
             _log.error("rules.unreadable", error=str(error))
-        else:
-            found = await apply(self._context, files, "system")
-            self.problems = found.problems if isinstance(found, Refused) else ()
-            if isinstance(found, Refused):
-                _log.error("rules.refused", problems=[str(problem) for problem in found.problems])
-            elif found.changed:
-                _log.info("rules.applied", revision=found.revision, files=len(files))
-        self._handled = (stamp, flows)
+            return
+        found = await apply(self._context, files, ACTOR)
+        told = tuple(self._placed(problem) for problem in found.problems)
+        self.problems = told if isinstance(found, Refused) else ()
+        for problem in told:
+            level = _log.warning if problem.severity == "warning" else _log.error
+            level("rules.refused" if problem.severity == "error" else "rules.warning", problem=str(problem))
+        if isinstance(found, Applied) and found.changed:
+            _log.info("rules.applied", revision=found.revision, files=len(files))
+
+    def _placed(self, problem: Problem) -> Problem:
+        """With the path as the settings give it, so that terminals and editors can jump there."""
+        for folder in self._folders:
+            path = folder / problem.file if folder.is_dir() else folder
+            if path.exists() and path.name == Path(problem.file).name:
+                return replace(problem, file=str(path))
+        return problem
 
     async def _lead(self) -> bool:
         """Take or keep the lease."""
@@ -128,10 +182,23 @@ class RulesWatcher:
         async with database.begin() as connection:
             return bool((await connection.execute(take)).rowcount)
 
+    async def _give_back(self) -> None:
+        """Best effort: a database that is away lets the lease run out."""
+        row = tables.lease
+        mine = (row.c.name == self._name) & (row.c.owner == self._context.instance)
+        try:
+            async with asyncio.timeout(2), self._context.database.begin() as connection:
+                await connection.execute(sa.delete(row).where(mine))
+        except (SQLAlchemyError, OSError) as error:
+            _log.info("rules.lease_left_to_run_out", error=str(error))
+
 
 def _stamp(folders: Sequence[Path]) -> Stamp:
     found = []
     for folder in folders:
+        if not folder.exists():
+            found.append((str(folder), -1, -1))
+            continue
         paths = [path for pattern in ("*.yaml", "*.yml") for path in folder.rglob(pattern)] if folder.is_dir() else []
         for path in [folder, *paths] if folder.is_file() else paths:
             try:

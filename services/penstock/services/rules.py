@@ -62,9 +62,10 @@ async def apply(
     """
     namespace = namespace or context.settings.namespace
     found, problems = _load(files, None, namespace)
-    if not any(problem.severity == "error" for problem in problems):
-        registry = await _flows_for(context.database, namespace, found, patience)
-        found, problems = _load(files, registry, namespace)
+    if any(problem.severity == "error" for problem in problems):  # told with what is known of flows, without waiting
+        return await check(context, files, namespace=namespace)
+    registry = await _flows_for(context.database, namespace, found, patience)
+    found, problems = _load(files, registry, namespace)
     if any(problem.severity == "error" for problem in problems):
         return Refused(problems)
     number, changed = await _write(context.database, files, actor, namespace)
@@ -99,7 +100,18 @@ async def _flows_for(
         registry = await registered_flows(database, namespace)
         if registry or not _uses_flows(rules) or asyncio.get_running_loop().time() >= deadline:
             return registry
+        if await _has_its_worker(database, namespace):
+            return await registered_flows(database, namespace)
         await asyncio.sleep(_LOOK)
+
+
+async def _has_its_worker(database: Database, namespace: str) -> bool:
+    """SQLite: whether the one worker there can be is there.  It comes with its flows, in one transaction."""
+    if not database.is_sqlite:
+        return False
+    query = sa.select(sa.exists().where(tables.worker.c.namespace == namespace))
+    async with database.read() as connection:
+        return bool((await connection.execute(query)).scalar())
 
 
 def _uses_flows(rules: RuleSet) -> bool:

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PathList = Annotated[tuple[str, ...], NoDecode]
+DEFAULT_RULES = ("rules",)
 
 
 class Settings(BaseSettings):
@@ -27,7 +28,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".penstock")
 
     namespace: str = "default"
-    rules: PathList = ("rules",)  # directories of rule files; a comma between several
+    rules: PathList = DEFAULT_RULES  # directories of rule files; a comma between several
     flows: PathList = ()  # modules or .py files that hold flows
     pool: str = "default"  # the work pool that this process's worker serves
 

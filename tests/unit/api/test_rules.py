@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,79 @@ async def test_a_directory_is_applied_as_it_changes(watched: Watched) -> None:
         await watcher.look()
     assert [list(json.loads(row["files"])) for row in await revisions(api)] == [["a.yaml"]] * 2
     assert {row["actor"] for row in await revisions(api)} == {"system"}
+
+
+async def test_a_folder_that_is_gone_withdraws_nothing_and_is_told_by_its_path(watched: Watched) -> None:
+    api, watcher, folder = watched
+    folder.mkdir()
+    (folder / "a.yaml").write_text(RULE.format(name="one"))
+    await watcher.look()
+    folder.rename(folder.with_name("rules.off"))
+    await watcher.look()
+    assert [problem.file for problem in watcher.problems] == [str(folder)]
+    assert "PENSTOCK_RULES" in watcher.problems[0].hint
+    assert len(await revisions(api)) == 1
+    folder.with_name("rules.off").rename(folder)
+    await watcher.look()
+    assert watcher.problems == ()
+    (folder / "a.yaml").unlink()  # emptied on purpose
+    await watcher.look()
+    assert json.loads((await revisions(api))[-1]["files"]) == {}
+
+
+async def test_one_of_two_folders_that_is_missing_keeps_the_rules_of_both(sqlite_url: str, tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / f"{folder.name}.yaml").write_text(RULE.format(name=folder.name))
+    async with harness(sqlite_url, rules=tuple(str(folder) for folder in folders)) as api:
+        watcher = RulesWatcher(api.context)
+        await watcher.look()
+        shutil.rmtree(folders[1])
+        await watcher.look()
+        assert [problem.file for problem in watcher.problems] == [str(folders[1])]
+        assert [sorted(json.loads(row["files"])) for row in await revisions(api)] == [["first.yaml", "second.yaml"]]
+
+
+async def test_the_default_folder_that_nobody_has_made_yet_is_said_and_no_mistake(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with harness(sqlite_url, rules=("rules",)) as api:
+        watcher = RulesWatcher(api.context)
+        await watcher.look()
+        assert (watcher.missing, watcher.problems) == ((Path("rules"),), ())
+        Path("rules").mkdir()
+        Path("rules/a.yaml").write_text(RULE.format(name="one"))
+        await watcher.look()
+        Path("rules").rename("rules.off")
+        await RulesWatcher(api.context).look()  # a new start: what the folder held is in force, so its loss is told
+        again = RulesWatcher(api.context)
+        await again.look()
+        assert [problem.file for problem in again.problems] == ["rules"]
+
+
+async def test_a_refusal_names_the_file_as_the_user_does_and_only_what_is_wrong(watched: Watched) -> None:
+    api, watcher, folder = watched
+    await register(api)
+    folder.mkdir()
+    (folder / "a.yaml").write_text(RUNS + "  - name: broken\n")
+    await watcher.look()
+    assert {problem.file for problem in watcher.problems} == {str(folder / "a.yaml")}
+    assert not [problem for problem in watcher.problems if "could not be checked" in problem.message]
+
+
+async def test_whoever_stops_watching_lets_another_one_at_once(watched: Watched) -> None:
+    api, watcher, folder = watched
+    folder.mkdir()
+    (folder / "a.yaml").write_text(RULE.format(name="one"))
+    running = asyncio.create_task(watcher.run())
+    async with asyncio.timeout(20):
+        while len(await revisions(api)) < 1:
+            await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.wait([running])
+    assert await RulesWatcher(replace(api.context, instance="another")).look()
 
 
 async def test_a_broken_file_leaves_the_last_good_revision_and_is_told(watched: Watched) -> None:
