@@ -33,6 +33,7 @@ class Crew:
         self._free: list[Child] = []
         self._all: set[Child] = set()
         self._keepers: set[asyncio.Task[None]] = set()
+        self._outdated: set[Child] = set()  # they hold code that has changed since
 
     @property
     def free(self) -> int:
@@ -60,13 +61,34 @@ class Crew:
 
     def put_back(self, child: Child) -> None:
         """Its run has ended."""
-        if child.spent:
-            retiring = asyncio.create_task(child.kill())
-            self._keepers.add(retiring)
-            retiring.add_done_callback(self._keepers.discard)
+        if child.spent or child in self._outdated:
+            self._retire(child)
         elif child.alive:
             self._free.append(child)
             self._changed()
+
+    async def renew(self) -> bool:
+        """The users' code has changed: replace every child, those with a run after it.
+
+        Code that cannot be loaded changes nothing: the children go on with what they hold.  Returns whether it could.
+        """
+        trial = await self._start_one()
+        problems = trial.problems
+        await trial.stop()
+        for problem in problems:
+            _log.warning("worker.flow_unusable", module=problem.module, reason=problem.reason, kept="the code before")
+        if problems:
+            return False
+        self._outdated = set(self._all)
+        free, self._free = self._free, []
+        for child in free:
+            self._retire(child)
+        return True
+
+    def _retire(self, child: Child) -> None:
+        retiring = asyncio.create_task(child.kill())
+        self._keepers.add(retiring)
+        retiring.add_done_callback(self._keepers.discard)
 
     async def stop(self) -> None:
         """End all children; those with a run are killed."""
@@ -82,6 +104,7 @@ class Crew:
             code = await child.wait_exited()
             _log.info("worker.child_ended", pid=child.pid, exit_code=code, runs=child.runs)
             self._all.discard(child)
+            self._outdated.discard(child)
             if child in self._free:
                 self._free.remove(child)
             child = None

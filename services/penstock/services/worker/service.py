@@ -29,6 +29,7 @@ from penstock.services.worker.execution import Execution, Passing, Shop, begin
 from penstock.services.worker.frames import Log
 from penstock.services.worker.leases import Leases
 from penstock.services.worker.presence import Presence, tried
+from penstock.services.worker.sources import follow
 
 # Not for the processes of users' code.
 _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
@@ -82,7 +83,7 @@ class WorkerService:
         self._stopping = False
         try:
             await _until([*keeping, *taking], self._prepare(messaging))
-            taking += _start(self._sweep())
+            taking += _start(self._sweep(), follow(settings.flows, self._renew_children))
             claiming += _start(self._claim_until_stopped())
             started()
             await _until([*keeping, *taking, *claiming], asyncio.Event().wait())
@@ -103,6 +104,10 @@ class WorkerService:
                 break
             await asyncio.sleep(self._pace.sweep)
         await messaging.start()
+
+    async def _renew_children(self, files: list[str]) -> None:
+        """Flow files were saved: runs that begin from now on have the new code."""
+        _log.info("worker.flows_changed", files=files, in_force=await self._crew.renew())
 
     async def _idle(self) -> None:
         """Without flows (PENSTOCK_FLOWS is empty) there is nothing to run, which is no error."""
