@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 import sqlalchemy as sa
@@ -29,6 +31,22 @@ async def test_without_a_key_there_is_401_everywhere(api: Harness, method: str, 
 async def test_a_key_that_nobody_made_is_no_key(api: Harness, key: str) -> None:
     async with api.client(headers={"Authorization": f"Bearer {key}"}) as client:
         assert (await client.post("/events", json=EVENT)).status_code == 401
+
+
+async def test_a_wrong_key_is_told_apart_from_none(sqlite_url: str, tmp_path: Path) -> None:
+    async with harness(sqlite_url, data_dir=tmp_path) as api:
+        async with api.client() as client:
+            assert "penstock keys create" in (await client.get("/events")).json()["detail"]
+            (tmp_path / "owner.key").write_text("pk_a_b")
+            assert str(tmp_path / "owner.key") in (await client.get("/events")).json()["detail"]
+        async with api.client("pk_wrong_key") as client:
+            assert "PENSTOCK_API_KEY" in (await client.get("/events")).json()["detail"]
+
+
+async def test_beyond_the_loopback_nobody_is_told_a_path(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "owner.key").write_text("pk_a_b")
+    async with harness(sqlite_url, data_dir=tmp_path, host="0.0.0.0") as api, api.client() as client:
+        assert "owner.key" not in (await client.get("/events")).json()["detail"]
 
 
 async def test_a_key_with_the_right_prefix_and_another_secret_is_no_key(api: Harness) -> None:

@@ -144,7 +144,7 @@ def test_a_wrong_key_is_told(running: Running, penstock: Any, monkeypatch: pytes
     monkeypatch.setenv("PENSTOCK_API_KEY", "pk_wrong_key")
     code, _, err = penstock("runs", "list")
     assert (code, err.count("\n")) == (1, 1)
-    assert "needs a key" in err
+    assert "not known here" in err
 
 
 def test_approvals_are_listed_approved_and_told_when_late(running: Running, penstock: Any) -> None:

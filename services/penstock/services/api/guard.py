@@ -25,6 +25,7 @@ from penstock.services.api.sessions import cookie_name, find_session
 from penstock.services.database import Database
 from penstock.services.settings import Settings
 
+KEY_FILE = "owner.key"  # below the data directory, written by `penstock up`
 KEY_CACHE = 5.0  # seconds for which a key is believed without looking again: a revoked one works that much longer
 _KEYS_CACHED = 1_000
 RULES_BODY = 16 << 20  # bytes of all rule files in one request
@@ -50,7 +51,7 @@ class Guard:
     """ASGI middleware; leaves the Identity in `request.state.identity` (None at open paths)."""
 
     def __init__(self, app: ASGIApp, *, database: Database, settings: Settings) -> None:
-        self._app, self._database = app, database
+        self._app, self._database, self._settings = app, database, settings
         self._hosts = known_hosts(settings)
         self._known: dict[str, tuple[float, Identity]] = {}
 
@@ -70,7 +71,7 @@ class Guard:
             await found.response()(scope, receive, send)
             return
         if identity is None and not is_open(scope["path"]):
-            await _unknown(request)(scope, receive, send)
+            await self._unknown(request)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
         await self._app(scope, bounded(receive, _limit(scope["path"])), lingering(receive, send))
@@ -85,9 +86,9 @@ class Guard:
             )
 
     async def _identify(self, request: Request) -> Identity | None:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return await self._bearer(key.strip())
+        key = _key_of(request)
+        if key is not None:
+            return await self._bearer(key)
         cookie = request.cookies.get(cookie_name(request.scope["scheme"] == "https"))
         identity = await find_session(self._database, cookie) if cookie else None
         if identity is not None and request.method not in _SAFE:
@@ -95,6 +96,22 @@ class Guard:
             if not _is_form(request):
                 check_csrf(identity, request.headers.get("x-csrf-token"))
         return identity
+
+    def _unknown(self, request: Request) -> Response:
+        """Nobody we know: people are shown where to sign in, programs get a 401 that says where a key comes from."""
+        if _key_of(request) is not None:
+            return _unauthorized("this key is not known here, or was revoked; check PENSTOCK_API_KEY").response()
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
+        detail = f"needs a key: send `Authorization: Bearer pk_…` ({self._where_keys_are()})"
+        return _unauthorized(detail).response()
+
+    def _where_keys_are(self) -> str:
+        """A path is told on the loopback alone."""
+        file = self._settings.data_dir / KEY_FILE
+        if is_loopback(self._settings.host) and file.is_file():
+            return f"it stands in {file}; a browser signs in through the link that `penstock sign-in` prints"
+        return "`penstock keys create` makes one; a browser signs in through the link that `penstock sign-in` prints"
 
     async def _bearer(self, key: str) -> Identity | None:
         now = time.monotonic()
@@ -196,15 +213,13 @@ def _is_form(request: Request) -> bool:
     )
 
 
-def _unknown(request: Request) -> Response:
-    """Nobody we know: people are shown where to sign in, programs get a 401."""
-    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
-    return Refusal(
-        HTTPStatus.UNAUTHORIZED,
-        "needs a key: send `Authorization: Bearer pk_…`, or sign in through the link that `penstock up` printed",
-        headers={"WWW-Authenticate": "Bearer"},
-    ).response()
+def _key_of(request: Request) -> str | None:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _unauthorized(detail: str) -> Refusal:
+    return Refusal(HTTPStatus.UNAUTHORIZED, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _with_headers(send: Send, *, https: bool) -> Send:
