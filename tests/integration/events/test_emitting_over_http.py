@@ -48,7 +48,7 @@ async def test_one_event_and_a_batch_arrive_as_they_were_sent(bus: FakeBus, api:
     async with AsyncEmitter(api.url, key=api.key) as emitter:
         one = await emitter.emit("order.placed", {"total": 42}, subject="Graz-Süd €")
         batch = await emitter.emit([Event(type="a.b", data={"n": n}) for n in range(50)])
-    assert on(bus) == [event.to_mapping() for event in (one, *batch)]
+    assert on(bus) == [{**event.to_mapping(), "actor": "user/owner"} for event in (one, *batch)]
 
 
 async def test_a_batch_of_several_mebibytes_is_sent_in_parts(bus: FakeBus, api: Served) -> None:
