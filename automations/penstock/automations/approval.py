@@ -95,7 +95,7 @@ def decide(approval: Approval, vote: Vote, now: Instant, *, groups: Groups | Non
     groups: the persons of each group as of now.
     """
     if approval.final is not None:
-        return approval, Outcome("late", _told(approval))
+        return approval, Outcome("late", _late(approval))
     if now >= approval.deadline:
         return expire(approval, now)
     if reason := _refusal(approval, vote, groups or {}):
@@ -114,7 +114,7 @@ def decide(approval: Approval, vote: Vote, now: Instant, *, groups: Groups | Non
 def expire(approval: Approval, now: Instant) -> tuple[Approval, Outcome]:
     """What `on_timeout` says, once the deadline has come; before it nothing changes."""
     if approval.final is not None:
-        return approval, Outcome("late", _told(approval))
+        return approval, Outcome("late", _late(approval))
     if now < approval.deadline:
         return approval, Outcome("recorded", f"open until {format_instant(approval.deadline)}; {_missing(approval)}")
     return _finish(approval, "approved" if approval.on_timeout == "approve" else "expired", None, approval.deadline)
@@ -123,7 +123,7 @@ def expire(approval: Approval, now: Instant) -> tuple[Approval, Outcome]:
 def refresh(approval: Approval, shown: str, now: Instant) -> tuple[Approval, Outcome]:
     """Compare with the digest of what is to be decided now: when it changed, the request is void."""
     if approval.final is not None:
-        return approval, Outcome("late", _told(approval))
+        return approval, Outcome("late", _late(approval))
     if shown == approval.shown:
         return approval, Outcome("recorded", f"unchanged; {_missing(approval)}")
     return _finish(approval, "void", None, now)
@@ -158,6 +158,15 @@ def _with(approval: Approval, cast: Cast) -> Approval:
 
 def _missing(approval: Approval) -> str:
     return f"{len(approval.votes)} of {approval.needs} have approved"
+
+
+def _late(approval: Approval) -> str:
+    """That a vote came too late."""
+    if approval.final in ("approved", "rejected") and approval.decided_by:
+        told = f"already {approval.final} by {approval.decided_by} at {format_instant(approval.decided_at or 0)}"
+    else:
+        told = _told(approval)
+    return f"{told}; nothing was changed"
 
 
 def _told(approval: Approval) -> str:

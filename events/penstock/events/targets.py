@@ -67,12 +67,13 @@ def parse_target(url: str, key: str = "") -> Target:
 def choose_target(url: str | None = None, *, key: str | None = None, environ: Mapping[str, str] = os.environ) -> Target:
     """The target of an emitter.
 
-    url, else PENSTOCK_BUS_URL, else PENSTOCK_URL (or PENSTOCK_API_URL) with PENSTOCK_API_KEY, else the Penstock that
-    `penstock up` runs here: PENSTOCK_DATA_DIR, by default `.penstock` in this directory.
+    url, else PENSTOCK_BUS_URL, else PENSTOCK_API_URL with PENSTOCK_API_KEY, else the Penstock that `penstock up` runs
+    here: PENSTOCK_DATA_DIR, by default `.penstock` in this directory.
     Raises NoTargetError, TargetUrlError.
     """
     key = environ.get("PENSTOCK_API_KEY", "") if key is None else key
-    for found in (url, environ.get("PENSTOCK_BUS_URL"), environ.get("PENSTOCK_URL"), environ.get("PENSTOCK_API_URL")):
+    names = ("PENSTOCK_BUS_URL", "PENSTOCK_API_URL", "PENSTOCK_URL")  # the last one is the older name
+    for found in (url, *(environ.get(name) for name in names)):
         if found:
             return parse_target(found, key)
     return _running_here(Path(environ.get("PENSTOCK_DATA_DIR") or ".penstock"), key)
@@ -85,7 +86,7 @@ def _running_here(folder: Path, key: str) -> Target:
         return parse_target(url, key or key_file.read_text().strip())
     except FileNotFoundError:
         raise NoTargetError(
-            f"where should events go? Set PENSTOCK_BUS_URL (kafka://…, redis://…) or PENSTOCK_URL and"
+            f"where should events go? Set PENSTOCK_BUS_URL (kafka://…, redis://…) or PENSTOCK_API_URL and"
             f" PENSTOCK_API_KEY, or start `penstock up` here: no Penstock runs in {folder}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:

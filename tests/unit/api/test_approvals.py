@@ -61,7 +61,7 @@ async def test_a_late_click_is_told_who_decided_and_when(api: Harness) -> None:
         answer = await bob.post(f"{URL}/a1/decision", json={"decision": "approve"})
     problem = answer.json()
     assert (answer.status_code, problem["result"], problem["decided_by"]) == (409, "rejected", "user/ann")
-    assert "rejected at 20" in problem["detail"]
+    assert "already rejected by user/" in problem["detail"]
     assert "user/ann" in problem["detail"]
     assert len(await rows(api, tables.fact)) == 1
 

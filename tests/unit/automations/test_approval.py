@@ -100,7 +100,8 @@ def test_a_late_vote_is_told_who_decided_and_when() -> None:
     ballot = asked()
     ballot.vote("user/ann", "reject")
     before = ballot.approval
-    assert ballot.vote("user/bob", at=NOW + MINUTE) == Outcome("late", "rejected at 2026-03-01T10:00:00Z by user/ann")
+    told = "already rejected by user/ann at 2026-03-01T10:00:00Z; nothing was changed"
+    assert ballot.vote("user/bob", at=NOW + MINUTE) == Outcome("late", told)
     assert ballot.approval == before
 
 

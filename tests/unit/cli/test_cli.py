@@ -99,6 +99,8 @@ def test_an_event_is_emitted_and_its_id_printed(running: Running, penstock: Any)
         (["order.placed", "--data", "{n: 1}"], "--data is not JSON"),
         (["order.placed", "--time", "yesterday"], "RFC 3339"),
         (["penstock.run.failed"], "reserved"),
+        (["sensor temperature"], "'sensor.temperature'"),
+        ([" "], "white space"),
     ],
 )
 def test_what_cannot_be_emitted_is_one_line_on_stderr(
@@ -107,6 +109,33 @@ def test_what_cannot_be_emitted_is_one_line_on_stderr(
     code, out, err = penstock("emit", *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert text in err
+
+
+def test_json_that_the_shell_has_cut_up_is_told_as_that(penstock: Any) -> None:
+    code, _, err = penstock("emit", "order.placed", "--data", "{celsius:", "9}")
+    assert code == 2
+    assert """--data '{"celsius": 9}'""" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [(["runs", "list", "--state"], "'timed_out'"), (["approvals", "list", "--status"], "'void'")],
+)
+def test_an_unknown_state_is_refused_with_the_known_ones(
+    running: Running, penstock: Any, arguments: list[str], known: str
+) -> None:
+    code, _, err = penstock(*arguments, "foo")
+    assert (code, err.count("\n")) == (1, 1)
+    assert known in err
+    assert "'foo'" in err
+
+
+def test_the_older_name_of_the_api_url_still_works(
+    running: Running, penstock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PENSTOCK_API_URL")
+    monkeypatch.setenv("PENSTOCK_URL", running.api.url)
+    assert penstock("runs", "list")[:2] == (0, "no runs\n")
 
 
 def test_wrong_use_ends_with_two(penstock: Any) -> None:
@@ -156,7 +185,8 @@ def test_approvals_are_listed_approved_and_told_when_late(running: Running, pens
     assert (code, out.startswith("a1: approved")) == (0, True)
     code, _, err = penstock("approvals", "reject", "a1")
     assert code == 1
-    assert "by user/owner" in err
+    assert "already approved by user/owner" in err
+    assert "nothing was changed" in err
     found = json.loads(penstock("approvals", "list", "--status", "all", "--json")[1])[0]
     assert (found["votes"][0]["channel"], found["votes"][0]["comment"]) == ("cli", "go")
     assert penstock("approvals", "approve", "none")[0] == 1
@@ -171,6 +201,9 @@ def test_runs_are_listed_and_shown_with_their_log(running: Running, penstock: An
     row = {"flow": "reroute", "state": "completed", "parameters": '{"truck": 7}', "created": 5_000_000}
     running.do(_insert(running, tables.run, id="r1", **row))
     running.do(_insert(running, tables.run_log, run_id="r1", at=1_000_000, level="info", line="turning\x1b[2J left"))
+    running.do(_insert(running, tables.run, id="r2", **row))
+    assert penstock("runs", "logs", "r2")[1] == "run r2 has logged nothing\n"
+    assert penstock("runs", "logs", "r2", "--json")[1] == "[]\n"
     assert "reroute" in penstock("runs", "list")[1]
     assert json.loads(penstock("runs", "list", "--json")[1])[0]["parameters"] == {"truck": 7}
     assert "truck" in penstock("runs", "show", "r1")[1]

@@ -99,6 +99,7 @@ def test_the_environment_is_asked_in_order(tmp_path: Path) -> None:
     assert choose_target(environ=environ).server == "bus"
     del environ["PENSTOCK_BUS_URL"]
     assert choose_target(environ=environ) == parse_target("http://api", "k")
+    assert choose_target(environ=environ | {"PENSTOCK_API_URL": "http://new"}) == parse_target("http://new", "k")
     del environ["PENSTOCK_URL"], environ["PENSTOCK_API_KEY"]
     assert choose_target(environ=environ) == parse_target("http://here:1", "secret")
     (tmp_path / "instance.json").unlink()

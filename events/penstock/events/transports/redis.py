@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise ClientMissingError(
         "to emit to a redis:// or unix:// bus, install the extra: pip install 'penstock[server]';"
-        " or emit over HTTP: set PENSTOCK_URL and PENSTOCK_API_KEY"
+        " or emit over HTTP: set PENSTOCK_API_URL and PENSTOCK_API_KEY"
     ) from error
 
 _KNOWN_FOR = 5.0  # seconds that a topic's number of partitions is trusted

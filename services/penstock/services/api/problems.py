@@ -97,7 +97,8 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for this class only
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"][1:])
-        return Refusal(HTTPStatus.BAD_REQUEST, f"{field or 'the body'}: {first['msg']}", field=field).response()
+        given = f", not {first['input']!r}" if first["type"] in ("enum", "literal_error") else ""
+        return Refusal(HTTPStatus.BAD_REQUEST, f"{field or 'the body'}: {first['msg']}{given}", field=field).response()
 
     async def defect(request: Request, error: Exception) -> Response:
         """Ours; uvicorn logs it with its stack, the client is told nothing of the inside."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
 
+from penstock.flows.states import State
 from penstock.services.api.guard import needs
 from penstock.services.api.problems import not_found
 from penstock.services.api.state import api_of
@@ -21,7 +22,7 @@ _LOGS = 1_000  # lines with a run; the rest through /logs
 async def list_runs(
     request: Request,
     ns: str,
-    state: str | None = None,
+    state: State | None = None,
     flow: str | None = None,
     firing: Annotated[str | None, Query(description="runs that this firing launched")] = None,
     before: Annotated[str | None, Query(description="runs older than this one's id")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 class CommandError(PenstockError):
     """A command did not do what it was asked; the text is all that the user is told."""
+
+
+class NoInstanceError(CommandError):
+    """Nothing says where Penstock is."""
 
 
 class ApiRefusedError(CommandError):
@@ -47,15 +52,16 @@ def find_instance(settings: Settings | None = None) -> Instance:
     """
     settings = settings or load_settings()
     key = settings.api_key.get_secret_value()
-    if settings.api_url and key:
-        return Instance(settings.api_url, key, settings.namespace)
+    given = settings.api_url or os.environ.get("PENSTOCK_URL", "")  # the older name
+    if given and key:
+        return Instance(given, key, settings.namespace)
     path = settings.data_dir / INSTANCE_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        url = settings.api_url or str(found["url"])
+        url = given or str(found["url"])
         key = key or (settings.data_dir / str(found["key_file"])).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        raise CommandError(
+        raise NoInstanceError(
             "no Penstock found: start one here with `penstock up`, or set PENSTOCK_API_URL and PENSTOCK_API_KEY"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:

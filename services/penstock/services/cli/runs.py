@@ -61,3 +61,5 @@ def logs(id_: Id, as_json: AsJson = False) -> None:
             continue
         for line in lines:
             print(f"{line['at']}  {line['level']:7}  {plain(line['line'])}")
+    if not after:
+        print("[]" if as_json else f"run {id_} has logged nothing")
