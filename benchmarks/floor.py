@@ -54,7 +54,10 @@ async def floor_latencies(bootstrap: str, database_url: str, rate: float, count:
 
 
 async def _consumer(stack: AsyncExitStack, bootstrap: str, topic: str) -> AIOKafkaConsumer:
-    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=100)
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="latest", fetch_max_wait_ms=100)
     await consumer.start()
+    await consumer.seek_to_end()  # what an earlier round has left is not read again
+    for partition in consumer.assignment():
+        await consumer.position(partition)
     stack.push_async_callback(consumer.stop)
     return consumer

@@ -22,7 +22,7 @@ from penstock.services.database import Database, clock
 from penstock.services.database.records import system_event
 from penstock.services.database.tables import decision, firing
 from penstock.services.engine.compiled import Compiled
-from penstock.services.engine.effects import Effects, registered_flows, wall_clock
+from penstock.services.engine.effects import Effects, FlowPools, flows_of, wall_clock
 from penstock.services.engine.ownership import Lane
 from penstock.triggers.evidence import Decided, Evidence
 
@@ -50,6 +50,7 @@ class Decisions:
 
     def __init__(self, database: Database, namespace: str) -> None:
         self._database, self._namespace = database, namespace
+        self._pools = FlowPools(namespace)
 
     async def write(self, connection: AsyncConnection, lane: Lane, rules: Compiled, made: Sequence[Made]) -> int:
         """Store those that are new, and begin their firings.  Returns how many were new."""
@@ -64,7 +65,8 @@ class Decisions:
         return len(chosen)
 
     async def _begin(self, connection: AsyncConnection, lane: Lane, rules: Compiled, new: dict[str, Made]) -> None:
-        flows = await registered_flows(connection, self._namespace)
+        needed = {name for each in new.values() for name in flows_of(each.automation)}
+        flows = await self._pools.get(connection, needed)
         effects = Effects(self._namespace, lane.name, flows)
         begun = [(each, _firing(id_, each, rules.revision)) for id_, each in new.items()]
         effects.records += [_told(each, before) for each, before in begun]

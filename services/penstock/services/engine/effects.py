@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.automations import Automation
+from penstock.automations import Automation, RunStep
 from penstock.automations.approval import Approval
 from penstock.automations.facts import (
     AnyCommand,
@@ -38,6 +38,7 @@ from penstock.services.dead_letters import Origin, dead_letter
 from penstock.services.runs import NewRun, create_runs
 
 _log = structlog.get_logger()
+_FLOWS_FRESH = 2.0  # seconds
 
 
 def wall_clock() -> Instant:
@@ -204,7 +205,26 @@ def starter_of(firing: Firing) -> str | None:
     return actor if actor.startswith("user/") else None
 
 
-async def registered_flows(connection: AsyncConnection, namespace: str) -> dict[str, str]:
-    """The pool of each flow that a worker has registered."""
-    rows = await connection.execute(sa.select(flow.c.name, flow.c.pool).where(flow.c.namespace == namespace))
-    return {row.name: row.pool for row in rows}
+class FlowPools:
+    """The pool of each flow that a worker has registered, asked for every so often and whenever one is missing."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._known: dict[str, str] = {}
+        self._asked = -_FLOWS_FRESH
+
+    async def get(self, connection: AsyncConnection, needed: Iterable[str]) -> dict[str, str]:
+        """Pools by flow; those of `needed` that are missing are registered nowhere."""
+        fresh = time.monotonic() - self._asked < _FLOWS_FRESH
+        if not (fresh and all(name in self._known for name in needed)):
+            rows = await connection.execute(
+                sa.select(flow.c.name, flow.c.pool).where(flow.c.namespace == self._namespace)
+            )
+            self._known = {row.name: row.pool for row in rows}
+            self._asked = time.monotonic()
+        return self._known
+
+
+def flows_of(automation: Automation) -> set[str]:
+    """The flows that the steps of a rule may launch."""
+    return {step.flow for step in (*automation.then, *automation.on_error) if isinstance(step, RunStep)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from penstock.services.database.tables import fact, firing
 from penstock.services.dead_letters import Origin, dead_letter
 from penstock.services.engine.compiled import CompiledRules
 from penstock.services.engine.decisions import firing_row
-from penstock.services.engine.effects import Effects, registered_flows, wall_clock
+from penstock.services.engine.effects import Effects, FlowPools, flows_of, wall_clock
 from penstock.services.engine.ownership import Lane, Ownership, hold
 from penstock.services.engine.relay import Relay
 
@@ -39,6 +39,7 @@ class Firings:
     def __init__(self, context: Context, ownership: Ownership, rules: CompiledRules, relay: Relay) -> None:
         self._context, self._ownership, self._rules, self._relay = context, ownership, rules, relay
         self._database = context.database
+        self._pools = FlowPools(context.settings.namespace)
 
     async def run(self) -> None:
         """Until cancelled; woken by hints, and looking by itself twice a second."""
@@ -113,7 +114,7 @@ class Firings:
         async with self._database.begin() as connection:
             await hold(connection, lane)
             firings = await self._load(connection, {row.firing_id for row in rows})
-            effects = await self._effects(connection, lane)
+            effects = await self._effects(connection, lane, firings.values())
             for row in rows:
                 if row.firing_id in firings:
                     found = firings[row.firing_id]
@@ -126,8 +127,8 @@ class Firings:
     async def _wake(self, lane: Lane, firing_id: str) -> None:
         async with self._database.begin() as connection:
             await hold(connection, lane)
-            effects = await self._effects(connection, lane)
             found = await self._load(connection, {firing_id})
+            effects = await self._effects(connection, lane, found.values())
             for value in found.values():
                 driven = await self._drive(effects, value, TimerDue(value.cursor))
                 await self._save(connection, [driven])
@@ -138,9 +139,13 @@ class Firings:
         rules = await self._rules.get(value.revision)
         return effects.drive(value, told, wall_clock(), rules.automations[value.automation])
 
-    async def _effects(self, connection: AsyncConnection, lane: Lane) -> Effects:
-        namespace = self._context.settings.namespace
-        return Effects(namespace, lane.name, await registered_flows(connection, namespace))
+    async def _effects(self, connection: AsyncConnection, lane: Lane, firings: Iterable[Firing]) -> Effects:
+        needed: set[str] = set()
+        for value in firings:
+            rules = await self._rules.get(value.revision)
+            needed |= flows_of(rules.automations[value.automation]) if value.automation in rules.automations else set()
+        pools = await self._pools.get(connection, needed)
+        return Effects(self._context.settings.namespace, lane.name, pools)
 
     async def _load(self, connection: AsyncConnection, ids: set[str]) -> dict[str, Firing]:
         rows = await connection.execute(sa.select(firing.c.id, firing.c.body).where(firing.c.id.in_(list(ids))))
