@@ -55,6 +55,8 @@ def parse_rate(text: object) -> Rate | None:
     count, slash, per = str(text).partition("/")
     if not slash or not re.fullmatch(r"[1-9]\d{0,8}", count, re.ASCII):
         raise ValueError(f"{text!r} is no rate; write e.g. `10/1s`, `100/1m` or `unlimited`")
+    if per in _UNITS:
+        raise ValueError(f"{text!r} is no rate; write `{count}/1{per}`")
     span = parse_duration(per)
     if span == 0:
         raise ValueError(f"{text!r}: the span of a rate must be longer than nothing")

@@ -22,6 +22,7 @@ from penstock.automations.rules import (
     compile_automation,
     problems_of_broken,
 )
+from penstock.automations.warnings import warnings_of_channel
 
 T = TypeVar("T")
 Named: TypeAlias = Mapping[tuple[str, str], T]  # by (namespace, name)
@@ -140,7 +141,11 @@ class _Loader:
     def read(self, file: str, text: str) -> None:
         document, problems = read(file, text)
         self.problems += problems
-        if document is None or document.value is None:
+        if document is None:
+            return
+        if document.value is None:
+            if not problems:
+                self.problems.append(Problem(file, 1, 1, "is empty", "begin with `automations:`", "warning"))
             return
         if not isinstance(document.value, dict):
             self.problems.append(
@@ -241,6 +246,7 @@ class _Loader:
         match value:
             case resources.Channel():
                 self._exactly_one(value, ("slack", "sms"), document, path)
+                self.problems += warnings_of_channel(value, document, path)
                 self._check_people(value.sms.to if value.sms else (), document, (*path, "sms", "to"), namespace)
             case resources.Schedule():
                 self._exactly_one(value, ("every", "cron"), document, path)

@@ -15,6 +15,7 @@ from penstock.automations.messages import salvage
 from penstock.automations.models import SECOND
 from penstock.automations.problems import Path, Problem
 from penstock.automations.scopes import unknown_attribute
+from penstock.automations.warnings import warnings
 from penstock.automations.where import compile_pattern
 from penstock.triggers.count import EventTrigger
 
@@ -73,6 +74,7 @@ def compile_automation(
     problems += compiler.problems
     if trigger is None or any(problem.severity == "error" for problem in problems):
         return None, problems
+    problems += warnings(model, document, path)
     line, _ = document.values.get((*path, "name"), (1, 1))
     found = Automation(
         around.namespace,
@@ -129,13 +131,13 @@ def _trigger(
     problems = _check_when(when, document, path)
     pattern, strict, found = compile_pattern(document, when.event, when.where, (*path, "where"))
     problems += found
-    if pattern is None or problems:
+    if pattern is None or any(problem.severity == "error" for problem in problems):
         return None, "", problems
     said = "lateness" in when.model_fields_set or defaults.lateness is None
     lateness = when.lateness if said else int(defaults.lateness or 0)
     per = when.per or ()
     trigger = EventTrigger(pattern, per, when.count, when.within, lateness, when.late == "accept")
-    return trigger, when_digest(_meaning(when, strict, lateness)), []
+    return trigger, when_digest(_meaning(when, strict, lateness)), problems
 
 
 def _check_when(when: models.When, document: Document, path: Path) -> list[Problem]:

@@ -50,6 +50,11 @@ SENSOR_SCOPE = Scope({"body": None, "topic": None}, "in the `event` of a sensor"
 SECRETS_SCOPE = Scope({"secrets": None}, "in settings")
 
 
+def is_known_attribute(name: str) -> bool:
+    """Whether CloudEvents, a known extension or Penstock itself defines this attribute."""
+    return name in ATTRIBUTES or name in EXTENSIONS or name == "actor"
+
+
 def unknown_attribute(name: str) -> str | None:
     """None where an event may have this attribute; else a hint.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.automations.documents import Document
 from penstock.automations.problems import Path, Problem, did_you_mean
-from penstock.automations.scopes import unknown_attribute
+from penstock.automations.scopes import is_known_attribute, unknown_attribute
 from penstock.triggers.errors import PatternError
 from penstock.triggers.pattern import Pattern
 
@@ -27,6 +27,7 @@ class Sugar:
 
     document: Document
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     origins: dict[str, Path] = field(default_factory=dict)  # place in the pattern, dotted -> place in the file
 
     def unfold(self, where: dict[str, Any], path: Path, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -43,8 +44,16 @@ class Sugar:
             elif not prefix and names[0] != _OR and (hint := unknown_attribute(names[0])) is not None:
                 self._add(place, f"an event has no `{names[0]}`", hint, at_key=True)
             else:
+                if not prefix and names[0] != _OR and not is_known_attribute(names[0]):
+                    self._warn_of_extension(key, place)
                 self._put(pattern, names, self._value(value, place, (*prefix, *names)), place, prefix)
         return pattern
+
+    def _warn_of_extension(self, key: str, path: Path) -> None:
+        """Events may have extension attributes of any name, but mostly `data` was forgotten."""
+        message = f"`{key}` is looked for beside `data`, among the attributes of the event"
+        found = self.document.problem(path, message, f"did you mean `data.{key}`?", at="key", severity="warning")
+        self.warnings.append(found)
 
     def _value(self, value: Any, path: Path, prefix: tuple[str, ...]) -> Any:
         if isinstance(value, dict):
@@ -134,7 +143,7 @@ def compile_pattern(
     if sugar.problems:
         return None, strict, sugar.problems
     try:
-        return Pattern({**type_pattern(types), **strict}), strict, []
+        return Pattern({**type_pattern(types), **strict}), strict, sugar.warnings
     except PatternError as error:
         return None, strict, [document.problem(_origin(sugar, error.path, path), error.reason)]
 

@@ -81,3 +81,8 @@ def test_a_cron_line_is_taken(line: str) -> None:
 def test_a_wrong_cron_line_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="cron line"):
         check_cron(line)
+
+
+def test_a_rate_per_bare_unit_is_told_with_its_number() -> None:
+    with pytest.raises(ValueError, match="write `5/1s`"):
+        parse_rate("5/s")

@@ -114,8 +114,9 @@ def test_a_directory_without_rule_files_is_a_warning(tmp_path: Path) -> None:
     assert (problem.message, problem.severity) == ("no rule files in this directory", "warning")
 
 
-def test_an_empty_file_says_nothing_and_is_fine() -> None:
-    assert load_texts({"empty.yaml": "# only a comment\n"}).problems == ()
+def test_an_empty_file_is_a_warning() -> None:
+    (problem,) = load_texts({"empty.yaml": "# only a comment\n"}).problems
+    assert (problem.message, problem.severity) == ("is empty", "warning")
 
 
 def test_the_order_of_the_texts_says_nothing() -> None:

@@ -245,6 +245,16 @@ def test_rules_are_checked_offline_with_all_their_mistakes(penstock: Any, tmp_pa
     assert penstock("rules", "check", str(tmp_path / "none"))[0] == 1
 
 
+def test_a_check_that_found_no_rules_says_so(penstock: Any, tmp_path: Path) -> None:
+    code, out, err = penstock("rules", "check", str(tmp_path))
+    assert (code, out) == (0, "0 rules, no errors, 1 warning\n")
+    assert "no rule files in this directory" in err
+    (tmp_path / "a.yaml").write_text("")
+    code, out, err = penstock("rules", "check", str(tmp_path / "a.yaml"))
+    assert (code, out) == (0, "0 rules, no errors, 1 warning\n")
+    assert "a.yaml:1:1: warning: is empty" in err
+
+
 def test_rules_are_checked_against_the_flows_of_a_module(penstock: Any, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(RULE.replace("emit: {type: order.seen}", "run: rerout"))
     (tmp_path / "my_flows.py").write_text(

@@ -40,7 +40,7 @@ def check(
     if found.errors:
         raise typer.Exit(1)
     if not as_json:
-        print(f"{len(found.rules)} rule{'' if len(found.rules) == 1 else 's'}, nothing wrong")
+        print(f"{_counted(len(found.rules), 'rule')}, {_verdict(len(found.problems))}")
 
 
 @app.command()
@@ -58,6 +58,14 @@ def apply(folder: Folder) -> None:
         raise typer.Exit(1) from None
     _print([_placed(Problem(**problem), folder) for problem in found["problems"]])
     print(f"revision {found['revision']} is in force" + ("" if found["changed"] else " already: nothing has changed"))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _verdict(warnings: int) -> str:
+    return f"no errors, {_counted(warnings, 'warning')}" if warnings else "nothing wrong"
 
 
 def _must_exist(folder: Path) -> None:
