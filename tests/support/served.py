@@ -37,7 +37,7 @@ async def served(database_url: str, bus: Bus, **settings: Any) -> AsyncIterator[
     """Start the service as a process would, on a free port; stopped at the end."""
     database = connect(database_url)
     await migrate.upgrade(database)
-    chosen = Settings(database_url=database_url, port=0, **({"rules": ("no-such-folder",)} | settings))
+    chosen = Settings(database_url=database_url, port=0, **({"rules": ()} | settings))
     hints = Hints(cast("Redis", DeafRedis()))
     book = RuleBook(database, hints, chosen.namespace)
     context = Context(chosen, database, bus, cast("Redis", DeafRedis()), hints, book, f"test-{id(database)}")

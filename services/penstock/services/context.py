@@ -9,10 +9,15 @@ from typing import Protocol
 from redis.asyncio import Redis
 
 from penstock.events.bus import Bus
+from penstock.events.errors import PenstockError
 from penstock.services.database import Database
 from penstock.services.hints import Hints
 from penstock.services.rulebook import RuleBook
 from penstock.services.settings import Settings
+
+
+class UnmendableError(PenstockError):
+    """No waiting can mend it: the process ends instead of trying again."""
 
 
 @dataclass(frozen=True, slots=True)

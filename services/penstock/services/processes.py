@@ -43,8 +43,12 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
 
 def configure_logging(level: str, *, json: bool) -> None:
     """One line a record on standard error: for people on a terminal, JSON for machines."""
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer: Any = (  # tracebacks without local variables: settings and secrets are among them
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[

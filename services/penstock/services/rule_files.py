@@ -30,7 +30,7 @@ ACTOR = "system"  # who applies what is watched
 _TICK = 1_000  # milliseconds between two looks when nothing is announced
 _QUIET = 0.2  # seconds for which files must not change before they are read: a save is more than one write
 _MISSING = "there is no such directory or file"
-_REMEDY = "make it, or set PENSTOCK_RULES, or `rules:` in penstock.yaml"
+REMEDY = "make it, or set PENSTOCK_RULES, or `rules:` in penstock.yaml"
 _log = structlog.get_logger()
 
 Stamp = tuple[tuple[str, int, int], ...]  # (path, time of change, size) of each file; -1, -1: there is none
@@ -45,7 +45,7 @@ def read_rule_files(folders: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for folder in folders:
         if not folder.exists():
-            raise RuleFolderError(f"{folder}: {_MISSING}; {_REMEDY}")
+            raise RuleFolderError(f"{folder}: {_MISSING}; {REMEDY}")
         texts, problems = read_texts(folder)
         for problem in problems:
             if problem.severity == "error":
@@ -127,11 +127,11 @@ class RulesWatcher:
     async def _refuse_missing(self) -> None:
         """The last good revision stays in force; a default folder that nobody has made yet is no mistake."""
         untouched = self._context.settings.rules == DEFAULT_RULES and not await self._applied_before()
-        found = [Problem(str(folder), 1, 1, _MISSING, _REMEDY) for folder in self.missing]
+        found = [Problem(str(folder), 1, 1, _MISSING, REMEDY) for folder in self.missing]
         self.problems = () if untouched else tuple(found)
         for folder in self.missing:
             level = _log.info if untouched else _log.error
-            level("rules.folder_missing", path=str(folder), remedy=_REMEDY, in_force="what was applied last")
+            level("rules.folder_missing", path=str(folder), remedy=REMEDY, in_force="what was applied last")
 
     async def _applied_before(self) -> bool:
         """Whether the revision in force came from the watched files."""

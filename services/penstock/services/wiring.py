@@ -14,7 +14,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from penstock.events.errors import PenstockError
 from penstock.services.bus import connect as connect_bus
-from penstock.services.context import Context, Service
+from penstock.services.context import Context, Service, UnmendableError
 from penstock.services.database import connect as connect_database
 from penstock.services.hints import Hints
 from penstock.services.rulebook import RuleBook
@@ -149,6 +149,8 @@ async def _supervise(name: str, service: Service, started: Callable[[str], None]
         try:
             await service.run(lambda: started(name))
             return
+        except UnmendableError:
+            raise
         except Exception:
             if not restart:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterator
 
@@ -12,12 +13,16 @@ import uvicorn
 
 from penstock.services.api.app import make_app
 from penstock.services.api.publishing import GroupPublisher
-from penstock.services.context import Context
+from penstock.services.context import Context, UnmendableError
 from penstock.services.rule_files import RulesWatcher
 from penstock.services.settings import Settings
 
 _GRACE = 5  # seconds for requests under way when the service is told to end
 _log = structlog.get_logger()
+
+
+class AddressError(UnmendableError):
+    """HTTP cannot listen where the settings say."""
 
 
 class ApiService:
@@ -26,16 +31,16 @@ class ApiService:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.address = ""  # "http://127.0.0.1:4180"
+        self.watcher = RulesWatcher(context)
 
     async def run(self, started: Callable[[], None]) -> None:
-        """See `context.Service`.  Raises OSError where the port is taken."""
+        """See `context.Service`.  Raises AddressError where the port is taken."""
         publisher = GroupPublisher(self._context.bus)
         listener = listen(self._context.settings)
         self.address = _address(listener)
-        watcher = RulesWatcher(self._context)
-        server = _Server(make_app(self._context, publisher, watcher), started)
+        server = _Server(make_app(self._context, publisher, self.watcher), started)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        watching = asyncio.create_task(watcher.run())
+        watching = asyncio.create_task(self.watcher.run())
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
@@ -75,15 +80,24 @@ class _Server(uvicorn.Server):
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A listening socket, bound already, so that port 0 has become a real one.  Raises OSError."""
-    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    """A listening socket, bound already, so that port 0 has become a real one.  Raises AddressError."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise AddressError(
+            f"{settings.host} is no address of this machine ({error.strerror}); see PENSTOCK_HOST"
+        ) from None
     listener = socket.socket(found[0], socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(found[4])
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"{settings.host}:{settings.port}: {error.strerror}; set PENSTOCK_PORT") from None
+        other = "choose another port with --port or PENSTOCK_PORT"
+        if error.errno == errno.EADDRINUSE:
+            raise AddressError(f"{where} is in use; stop what listens there, or {other}") from None
+        raise AddressError(f"cannot listen at {where}: {error.strerror}; {other}, or another PENSTOCK_HOST") from None
     listener.setblocking(False)
     return listener
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import typer
 
-from penstock.events.errors import PenstockError
+from penstock.services.cli.complaints import complaint
 
 __all__ = ["app", "main"]
 
@@ -53,6 +53,9 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 it did not work (one line says why), 2 wrong use."""
     try:
         app()
-    except PenstockError as error:
-        print(f"penstock: {error}", file=sys.stderr)
+    except Exception as error:
+        told = complaint(error)
+        if told is None:  # a fault of ours: with its stack
+            raise
+        print(f"penstock: {told}", file=sys.stderr)
         sys.exit(1)

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,16 +17,24 @@ from rich.console import Console
 
 from penstock.events.errors import PenstockError
 from penstock.services.api.keys import ensure_owner_key, sign_in_link
+from penstock.services.api.service import ApiService, listen
 from penstock.services.cli.client import INSTANCE_FILE
+from penstock.services.cli.output import plain
 from penstock.services.context import Context, Service
 from penstock.services.database import connect, migrate
 from penstock.services.embedded import EmbeddedRedis
+from penstock.services.former import release_former
 from penstock.services.processes import configure_logging, run_until_signalled
 from penstock.services.project import load_settings
+from penstock.services.rule_files import REMEDY, RulesWatcher
 from penstock.services.settings import Settings
 from penstock.services.wiring import SERVICES, open_context, run_services
+from penstock.services.worker.presence import tried
+from penstock.services.worker.service import WorkerService
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_SETTLE = 20.0  # seconds that the greeting waits for the rules at most
+_LOOK = 0.05  # seconds between two looks
 KEY_FILE = "owner.key"
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -35,26 +43,83 @@ class AlreadyRunningError(PenstockError):
     """Another `penstock up` holds this data directory."""
 
 
+class DataFolderError(PenstockError):
+    """The data directory cannot be made or written."""
+
+
 async def up(settings: Settings) -> None:
     """Run everything until cancelled."""
     folder = settings.data_dir
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(folder)
     with _only_one(folder):
+        listen(settings).close()  # refused before anything is started
         async with _prepared(settings) as complete, open_context(complete) as context:
             key = await ensure_owner_key(context.database, complete)
             if key is not None:
                 _write_secret(folder / KEY_FILE, key)
             link = await sign_in_link(context.database, complete)
+            greeting: list[asyncio.Task[None]] = []
 
             def started(context: Context, services: dict[str, Service]) -> None:
-                url = getattr(services["api"], "address", complete.url)
-                _write_instance(folder, url)
-                _greet(complete, url, url + link if link.startswith("/") else link)
+                greeting.append(asyncio.create_task(_greet_in_time(context, services, link)))
 
             try:
                 await run_services(context, list(SERVICES), started=started, restart=True)
             finally:
+                for task in greeting:
+                    task.cancel()
                 (folder / INSTANCE_FILE).unlink(missing_ok=True)
+
+
+async def _greet_in_time(context: Context, services: dict[str, Service], link: str) -> None:
+    """Say that Penstock is up once its services follow the rules of the folder, or these were refused."""
+    api, worker = services["api"], services["worker"]
+    assert isinstance(api, ApiService)  # noqa: S101 -- `wiring` made them
+    assert isinstance(worker, WorkerService)  # noqa: S101
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE):
+            await _settled(context, api.watcher, [services["scheduler"], services["sensors"]])
+    _write_instance(context.settings.data_dir, api.address)
+    where = api.address + link if link.startswith("/") else link
+    _greet(context, api.address, where, rules_lines(context, api.watcher) + flows_lines(worker))
+
+
+async def _settled(context: Context, watcher: RulesWatcher, followers: Sequence[Service]) -> None:
+    """Until the files are applied or refused, and every service follows the revision in force."""
+    handled = False
+
+    async def look() -> None:
+        nonlocal handled
+        handled = await watcher.look()
+        await context.rulebook.refresh()
+
+    def follow() -> bool:
+        return all(getattr(each, "revision", None) == context.rulebook.current.id for each in followers)
+
+    while True:
+        if await tried("rules.waiting", look) and handled and follow():
+            return
+        await asyncio.sleep(_LOOK)
+
+
+def rules_lines(context: Context, watcher: RulesWatcher) -> list[str]:
+    """What came of the rule files, for the banner."""
+    revision, problems = context.rulebook.current, watcher.problems
+    in_force = f"revision {revision.id} is in force" if revision.id else "no rules are in force"
+    if watcher.missing and not problems:
+        missing = ", ".join(str(folder) for folder in watcher.missing)
+        return [f"  rules       none: the folder {missing} is missing; {REMEDY}; {in_force}"]
+    if problems:
+        return [f"  rules       refused; {in_force}", *(f"    {problem}" for problem in problems)]
+    count = len(revision.rules.rules)
+    automations = f"{count} automation{'' if count == 1 else 's'}"
+    return [f"  rules       {', '.join(context.settings.rules)}   {in_force}, {automations}"]
+
+
+def flows_lines(worker: WorkerService) -> list[str]:
+    """What can be run, and what cannot be used and why, for the banner."""
+    problems = (f"    {problem.module}: {problem.reason.strip()}" for problem in worker.problems)
+    return [f"  flows       {', '.join(worker.flows) or 'none'}", *problems]
 
 
 @asynccontextmanager
@@ -72,6 +137,8 @@ async def _prepared(settings: Settings) -> AsyncIterator[Settings]:
     database = connect(complete.database_url)
     try:
         await migrate.upgrade(database)
+        if not settings.database_url:  # our own file, under the lock of its directory: nobody else can be alive
+            await release_former(database)
     finally:
         await database.close()
     keeping = asyncio.create_task(redis.keep()) if redis is not None else None
@@ -84,6 +151,17 @@ async def _prepared(settings: Settings) -> AsyncIterator[Settings]:
             await redis.stop()
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "lock").touch()
+    except OSError as error:
+        raise DataFolderError(
+            f"{folder}: everything is kept there, but it cannot be used ({error.strerror});"
+            " choose another folder with --data-dir or PENSTOCK_DATA_DIR"
+        ) from None
+
+
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
@@ -91,7 +169,8 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise AlreadyRunningError(
-                f"another `penstock up` is running on {folder}; stop it, or choose another PENSTOCK_DATA_DIR"
+                f"another `penstock up` is running on {folder}; stop it, or start a second one beside it with"
+                " another --data-dir and another --port"
             ) from None
         yield
 
@@ -109,12 +188,13 @@ def _write_instance(folder: Path, url: str) -> None:
     temporary.replace(folder / INSTANCE_FILE)
 
 
-def _greet(settings: Settings, url: str, link: str) -> None:
+def _greet(context: Context, url: str, link: str, lines: Sequence[str]) -> None:
     _console.print(f"[bold]Penstock is up[/] at {url}")
     _console.print(f"  approvals   {url}/approvals")
     _console.print(f"  sign in     {link}   (once)")
-    _console.print(f"  rules       {', '.join(settings.rules)}   flows  {', '.join(settings.flows) or '(none)'}")
-    _console.print("  Ctrl-C stops it; everything is kept under " + str(settings.data_dir))
+    for line in lines:
+        _console.print(plain(line), markup=False)
+    _console.print("  Ctrl-C stops it; everything is kept under " + str(context.settings.data_dir))
 
 
 @app.command()
@@ -129,3 +209,4 @@ def main(
     settings = load_settings(**chosen)
     configure_logging(settings.log_level, json=settings.log_json)
     run_until_signalled(up(settings))
+    _console.print(f"stopped; everything is kept under {settings.data_dir}")

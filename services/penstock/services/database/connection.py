@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Table, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -30,6 +30,13 @@ AND state_change < clock_timestamp() - make_interval(secs => :seconds)
 """
 Operation = Callable[[AsyncConnection], Awaitable[Result]]
 
+_DRIVERS = {
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+}
 _NAME = "penstock"  # of our sessions in pg_stat_activity
 _GROUP = 256  # operations in one grouped transaction
 # A process that was stopped amid a transaction keeps its locks, and takers of its leases would wait for it.
@@ -40,6 +47,10 @@ _PASSING = ("25P03", "40", "53", "57P", "08")
 
 class DatabaseUnavailableError(PenstockError):
     """The database cannot be reached, or ended the connection; nothing of the transaction was stored."""
+
+
+class DatabaseUrlError(PenstockError):
+    """The URL names no database that we know.  It is not shown: a password may stand in it."""
 
 
 class StaleEpochError(PenstockError):
@@ -142,10 +153,12 @@ class Database:
 
 
 def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABANDONED_AFTER) -> Database:
-    """Connect lazily to `postgresql+asyncpg://…` or `sqlite+aiosqlite:///path`.
+    """Connect lazily to `postgresql+asyncpg://…` or `sqlite+aiosqlite:///path`.  Raises DatabaseUrlError.
 
+    `postgresql://…`, `postgres://…` and `sqlite:///…` are taken for these.
     abandoned_after: PostgreSQL rolls back a transaction in which nothing was asked for so long.
     """
+    url = _with_driver(url)
     if url.startswith("sqlite"):
         return Database(_sqlite_engine(url, 1), _sqlite_engine(url, 4))
     idle = str(round(abandoned_after.total_seconds() * 1_000))
@@ -158,6 +171,21 @@ def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABAN
         connect_args={"server_settings": {"application_name": _NAME, "idle_in_transaction_session_timeout": idle}},
     )
     return Database(engine, engine, abandoned_after)
+
+
+def _with_driver(url: str) -> str:
+    scheme, found, rest = url.partition("://")
+    scheme = _DRIVERS.get(scheme, "")
+    try:
+        sa.make_url(f"{scheme}{found}{rest}")
+    except (ArgumentError, ValueError):
+        scheme = ""
+    if not scheme:
+        raise DatabaseUrlError(
+            "PENSTOCK_DATABASE_URL is no URL that Penstock knows; write postgresql+asyncpg://user:password@host/name"
+            " or sqlite+aiosqlite:///path"
+        )
+    return f"{scheme}{found}{rest}"
 
 
 def unavailable(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from penstock.services.database.connection import Database
+from penstock.services.database.connection import Database, DatabaseUnavailableError
 
 _LOCK = 0x70656E73  # any number that is ours: two processes must not migrate at once
 
@@ -26,11 +26,16 @@ async def upgrade(database: Database) -> None:
     """Bring the schema to the newest revision; safe to call by several processes at once, and again.
 
     One that a newer release has expanded is left as it is: this version can work with it.
+    Raises DatabaseUnavailableError where it cannot be reached.
     """
-    async with database.begin() as connection:
-        if not database.is_sqlite:
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-        await connection.run_sync(_upgrade)
+    try:
+        async with database.begin() as connection:
+            if not database.is_sqlite:
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            await connection.run_sync(_upgrade)
+    except OSError as error:
+        where = database.engine.url.render_as_string(hide_password=True)
+        raise DatabaseUnavailableError(f"{where} cannot be reached ({error}); see PENSTOCK_DATABASE_URL") from error
 
 
 async def is_current(database: Database) -> bool:

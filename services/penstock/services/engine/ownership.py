@@ -8,6 +8,7 @@ Kafka's consumer groups, aiokafka has eager rebalances only: each one stops the 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -105,8 +106,10 @@ class Ownership:
             _log.info("ownership.lost", partition=str(key), epoch=self._lanes[key].epoch)
             del self._lanes[key]
         for lane in taken:
-            _log.info("ownership.taken", partition=lane.name, epoch=lane.epoch, position=lane.position)
+            _log.debug("ownership.partition_taken", partition=lane.name, epoch=lane.epoch, position=lane.position)
             self._lanes[lane.key] = lane
+        if taken:
+            _log.info("ownership.taken", **Counter(lane.topic for lane in taken))
         self._offer(members)
         if taken or before != set(self._lanes):
             self.changed.set()

@@ -29,6 +29,6 @@ async def change_revision(database: Database, rules: CompiledRules, lane: Lane, 
         await advance_position(connection, lane, to=lane.read, revision=current.revision)
         insert = database.insert(partition_revision).values(at=clock.now(), **row)
         await connection.execute(insert.on_conflict_do_nothing())
-    _log.info("engine.revision", partition=lane.name, revision=current.revision, from_offset=lane.read)
+    _log.debug("engine.revision", partition=lane.name, revision=current.revision, from_offset=lane.read)
     lane.position, lane.revision = lane.read, current.revision
     return current

@@ -31,6 +31,11 @@ class SchedulerService:
         self._adopted: int | None = None  # the revision that the table says, as far as we know
         self._namespaces = frozenset({context.settings.namespace})
 
+    @property
+    def revision(self) -> int | None:
+        """The revision of the rules that it follows."""
+        return self._adopted
+
     async def run(self, started: Callable[[], None]) -> None:
         """See Service."""
         failures = 0

@@ -45,6 +45,7 @@ class SensorsService:
         self._leases = Leases(context.database, context.instance)
         self._running: dict[Key, _Running] = {}
         self._publisher: Publisher | None = None
+        self.revision: int | None = None  # of the rules that it follows
 
     async def run(self, started: Callable[[], None]) -> None:
         """See Service."""
@@ -65,7 +66,8 @@ class SensorsService:
         try:
             if self._context.rulebook.current.id == 0:
                 await self._context.rulebook.refresh()
-            wanted = self._context.rulebook.current.rules.sensors
+            revision = self._context.rulebook.current
+            wanted = revision.rules.sensors
             await self._stop({key for key, running in self._running.items() if wanted.get(key) != running.definition})
             held = await self._leases.take(set(wanted))
         except Exception as error:
@@ -77,6 +79,7 @@ class SensorsService:
         await self._stop(self._running.keys() - held)
         for key in held - self._running.keys():
             self._start(key, wanted[key])
+        self.revision = revision.id
         return True
 
     def _start(self, key: Key, definition: HostSensor | MqttSensor) -> None:

@@ -29,11 +29,14 @@ class Presence:
         self._context = context
         self._changed = asyncio.Event()
         self.flows: dict[str, FlowInfo] = {}
+        self.problems: list[Problem] = []
         self.registered = asyncio.Event()
 
     def take(self, flows: dict[str, FlowInfo], problems: list[Problem]) -> None:
         """What the newest child holds."""
-        for problem in problems:
+        new = [problem for problem in problems if problem not in self.problems]  # each child brings the same again
+        self.problems = problems
+        for problem in new:
             _log.warning("worker.flow_unusable", module=problem.module, reason=problem.reason)
         if flows != self.flows or not self.registered.is_set():
             self.flows = flows

@@ -62,6 +62,11 @@ async def go_offline(connection: AsyncConnection, name: str, detail: str = "stop
     await _strike_out(connection, worker.c.id == name, detail)
 
 
+async def all_go_offline(connection: AsyncConnection) -> None:
+    """Strike out every worker, where none of them can be alive any more."""
+    await _strike_out(connection, sa.true(), "its process is gone")
+
+
 async def strike_out_silent(connection: AsyncConnection) -> None:
     """Strike out the workers that have given no heartbeat for long; their runs come free by their leases."""
     silent = worker.c.seen < clock.now() - microseconds(SILENT)

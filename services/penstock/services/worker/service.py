@@ -26,7 +26,7 @@ from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
 from penstock.services.worker.crew import Crew
 from penstock.services.worker.execution import Execution, Passing, Shop, begin
-from penstock.services.worker.frames import Log
+from penstock.services.worker.frames import Log, Problem
 from penstock.services.worker.leases import Leases
 from penstock.services.worker.presence import Presence, tried
 from penstock.services.worker.sources import follow
@@ -69,6 +69,16 @@ class WorkerService:
             changed=self._unpublished.set,
             due_in=self._look_in,
         )
+
+    @property
+    def flows(self) -> list[str]:
+        """The names of the flows that it can run."""
+        return sorted(self._presence.flows)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Why modules, or flows of them, cannot be used."""
+        return self._presence.problems
 
     async def run(self, started: Callable[[], None]) -> None:
         """Work until cancelled; then take nothing new, let runs end for some seconds, and hand back the others."""
