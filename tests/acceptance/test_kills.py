@@ -168,7 +168,7 @@ async def test_nothing_is_lost_or_doubled_while_processes_are_killed_and_stopped
         (orchestrator.stop_past_its_lease, "notifier", None),
         (orchestrator.kill, "engine", tables.firing),
     ]
-    each = scaled(5_000) // len(incidents) // 10 * 10
+    each = -(-scaled(5_000) // len(incidents) // 10) * 10  # rounded up
     for number, (deed, service, measure) in enumerate(incidents):
         goal = await progress(shop, measure) + chance.randint(1, each // 2)
         await shop.fleet.rig.publish(events_of(number * each, each))

@@ -60,6 +60,7 @@ class Approval(msgspec.Struct, frozen=True):
     final: Final | None = None
     decided_by: str | None = None
     decided_at: Instant | None = None
+    starters: tuple[str, ...] = ()  # everybody who sent one of the events, where several took part
     v: int = FORMAT
 
     def to_json(self) -> bytes:
@@ -96,8 +97,9 @@ def decide(approval: Approval, vote: Vote, now: Instant, *, groups: Groups | Non
     """
     if approval.final is not None:
         return approval, Outcome("late", _late(approval))
-    if now >= approval.deadline:
-        return expire(approval, now)
+    if now >= approval.deadline:  # time has decided, whatever this vote says
+        ended, _ = expire(approval, now)
+        return ended, Outcome("expired", _late(ended))
     if reason := _refusal(approval, vote, groups or {}):
         return approval, Outcome("refused", reason)
     cast = Cast(vote.person, vote.verdict, now, vote.channel, vote.comment)
@@ -140,7 +142,7 @@ def may_decide(approval: Approval, person: str, groups: Groups) -> bool:
 def _refusal(approval: Approval, vote: Vote, groups: Groups) -> str:
     if not may_decide(approval, vote.person, groups):
         return f"{vote.person} may not decide this; {', '.join(approval.approvers)} may"
-    if approval.four_eyes and vote.person == approval.starter:
+    if approval.four_eyes and vote.person in (approval.starter, *approval.starters):
         return f"{vote.person} started this and may not decide it alone (four-eyes); ask another of the approvers"
     if vote.shown and vote.shown != approval.shown:
         return "what you saw is not what is asked now; open the request again and decide on what it says"

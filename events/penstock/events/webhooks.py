@@ -6,7 +6,7 @@ Without an `event` of the user's own, or where it leaves something out:
 | --- | --- | --- |
 | type | `github.EVENT`, `github.EVENT.ACTION` where the body has an `action` | `webhook.NAME` |
 | source | `/webhooks/NAME` | `/webhooks/NAME` |
-| id | `X-GitHub-Delivery` | `webhook-id` (Standard Webhooks), the body's `id` (Stripe), else a digest of the body |
+| id | a digest of the body | `webhook-id` (Standard Webhooks), the body's `id` (Stripe), else a digest of the body |
 | subject | the repository's full name | none |
 | data | the body: JSON, form fields, or text | the same |
 
@@ -90,7 +90,8 @@ def _form(body: bytes) -> Any:
 
 
 def _defaults(name: str, preset: str, headers: Mapping[str, str], content: Any, body: bytes) -> dict[str, Any]:
-    delivery = headers.get("x-github-delivery" if preset == "github" else "webhook-id", "").strip()
+    """The id must be covered by the signature: an unsigned header would make a captured request new again and again."""
+    delivery = headers.get("webhook-id", "").strip() if preset == "standard-webhooks" else ""
     if preset == "stripe" and isinstance(content, dict) and isinstance(content.get("id"), str):
         delivery = content["id"]
     found = {

@@ -105,7 +105,10 @@ async def _vote(context: Context, id_: str, vote: Vote, namespace: str, groups: 
         detail |= {"comment": vote.comment, "outcome": outcome.kind}
         if changed is not stored.approval:
             await _store(connection, stored, changed)
-        action = "approval.decided" if outcome.decided else "approval.voted"
+        by_time = outcome.kind == "expired"  # the vote came too late; what is decided was not decided by it
+        action = "approval.decided" if outcome.decided and not by_time else "approval.voted"
+        if by_time:
+            await _audit_expiry(connection, stored, changed)
         await write_audit(
             connection,
             namespace=stored.namespace,
@@ -122,20 +125,24 @@ async def _vote(context: Context, id_: str, vote: Vote, namespace: str, groups: 
 async def _expire(context: Context, id_: str, now: Instant) -> int:
     async with context.database.begin() as connection:
         stored, _ = await _load(connection, id_, None)
-        changed, outcome = rules.expire(stored.approval, now)
+        changed, _ = rules.expire(stored.approval, now)
         if changed is stored.approval:
             return 0
         await _store(connection, stored, changed)
-        await write_audit(
-            connection,
-            namespace=stored.namespace,
-            actor=SYSTEM,
-            action="approval.expired",
-            object_=f"approval/{id_}",
-            detail={"outcome": outcome.kind},
-        )
+        await _audit_expiry(connection, stored, changed)
     await context.hints.give(hint.OUTBOX, hint.FACTS)
     return 1
+
+
+async def _audit_expiry(connection: AsyncConnection, stored: _Stored, changed: Approval) -> None:
+    await write_audit(
+        connection,
+        namespace=stored.namespace,
+        actor=SYSTEM,
+        action="approval.expired",
+        object_=f"approval/{changed.id}",
+        detail={"outcome": changed.final},
+    )
 
 
 async def _load(connection: AsyncConnection, id_: str, namespace: str | None) -> tuple[_Stored, Instant]:

@@ -51,10 +51,10 @@ async def test_a_signed_delivery_is_an_event_as_the_rule_file_says(hooks: Harnes
 
 async def test_github_signs_in_its_own_way_and_a_redelivery_is_the_same_event(hooks: Harness) -> None:
     signed = {"x_hub_signature_256": "sha256=" + sign(SECRET, PUSH), "x_github_event": "push"}
-    for _ in range(2):
-        assert (await post(hooks, "repo", PUSH, x_github_delivery="d-1", **signed)).status_code == 202
+    for delivery in ("d-1", "d-2"):  # the header is not signed: a replay may carry any
+        assert (await post(hooks, "repo", PUSH, x_github_delivery=delivery, **signed)).status_code == 202
     first, second = (json.loads(record.value) for record in hooks.bus.records(EVENTS))
-    assert (first["type"], first["id"], first["subject"]) == ("github.push", "d-1", "acme/shop")
+    assert (first["type"], first["subject"]) == ("github.push", "acme/shop")
     assert (first["source"], first["id"]) == (second["source"], second["id"])
 
 

@@ -109,9 +109,22 @@ def test_a_vote_at_the_deadline_comes_too_late() -> None:
     ballot = asked()
     outcome = ballot.vote("user/ann", at=NOW + 30 * MINUTE)
     assert outcome == Outcome(
-        "expired", "expired at 2026-03-01T10:30:00Z: nobody had decided by then, so it is rejected"
+        "expired",
+        "expired at 2026-03-01T10:30:00Z: nobody had decided by then, so it is rejected; nothing was changed",
     )
     assert ballot.approval.votes == ()
+
+
+def test_a_vote_after_time_has_approved_is_told_that_it_changed_nothing() -> None:
+    ballot = asked(on_timeout="approve")
+    outcome = ballot.vote("user/mallory", "reject", at=NOW + 31 * MINUTE)
+    assert outcome.kind == "expired"
+    assert (ballot.approval.final, ballot.approval.decided_by, ballot.approval.votes) == ("approved", None, ())
+
+
+def test_nobody_whose_event_took_part_may_decide_under_four_eyes() -> None:
+    ballot = asked(approvers=("user/ann", "user/bob"), starter="user/bob", starters=("user/ann", "user/bob"))
+    assert ballot.vote("user/ann").kind == "refused"
 
 
 def test_time_decides_as_the_rule_says() -> None:

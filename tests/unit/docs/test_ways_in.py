@@ -66,11 +66,12 @@ async def test_commands_and_programs_bring_their_events_in(
         for text in PROGRAMS:
             await run([sys.executable, "-c", text], environment, tmp_path)
     events = [json.loads(record.value) for record in bus.records(EVENTS)]
-    assert sorted(event["id"] for event in events) == [
-        *(f"A-{number}" for number in range(1, 6)), *(f"P-{number}" for number in range(1, 6)), "W-1", "W-2"
+    [push] = [event for event in events if event["type"].startswith("github.")]  # its id is a digest of its body
+    assert sorted(event["id"] for event in events if event is not push) == [
+        *(f"A-{number}" for number in range(1, 6)), *(f"P-{number}" for number in range(1, 6)), "W-2"
     ]  # fmt: skip
     types = {event["id"]: (event["type"], event.get("subject")) for event in events}
-    assert types["W-1"] == ("github.push", "acme/shop")
+    assert types[push["id"]] == ("github.push", "acme/shop")
     assert types["W-2"] == ("payment.received", "order/9")
 
 

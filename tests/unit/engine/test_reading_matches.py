@@ -81,3 +81,17 @@ def test_folding_in_two_batches_is_folding_in_one(events: list[tuple[int, bool]]
     second = fold(matches[cut:], first.windows, lambda place: TWICE)
     assert first.decided + second.decided == whole.decided
     assert {**first.windows, **second.windows} == whole.windows
+
+
+def test_the_clock_counts_only_once_every_source_partition_has_told_its_progress() -> None:
+    """One that has not may have a backlog, whose windows are still open."""
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    from penstock.services.engine.stage_two import StageTwo
+
+    stage = cast(Any, StageTwo.__new__(StageTwo))
+    stage._ownership = SimpleNamespace(partitions=lambda topic: 2)
+    told: dict[tuple[str, int], int] = {("penstock.events", 0): 1, ("penstock.events", 1): 1, ("penstock.system", 0): 1}
+    assert not stage._every_source_told(Memory(clocks=told))
+    assert stage._every_source_told(Memory(clocks={**told, ("penstock.system", 1): 1}))

@@ -156,6 +156,7 @@ class Effects:
             command.on_timeout,
             command.shown,
             starter_of(firing),
+            starters=starters_of(firing),
         )
         self.approvals.append(
             {
@@ -197,6 +198,12 @@ class Effects:
             traceparent=firing.traceparent,
             hops=firing.hops + 1,
         )
+
+
+def starters_of(firing: Firing) -> tuple[str, ...]:
+    """Every person whose event took part: none of them may decide under four-eyes."""
+    actors = (str(event.get("actor") or "") for event in firing.events)
+    return tuple(sorted({actor for actor in actors if actor.startswith("user/")}))
 
 
 def starter_of(firing: Firing) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -85,7 +86,8 @@ class Firings:
             if unavailable(error) or is_broken(error):
                 raise
             _log.exception("firing.cannot_wake", firing=firing_id)
-            await self._bury_firing(lane, firing_id, f"{type(error).__name__}: {error}", b"")
+            due = msgspec.json.encode(TimerDue(await self._cursor(firing_id)))  # what a re-drive tells it again
+            await self._bury_firing(lane, firing_id, f"{type(error).__name__}: {error}", due)
 
     async def _guarded(self, lane: Lane, rows: Sequence[Row]) -> None:
         try:
@@ -151,6 +153,14 @@ class Firings:
         rows = await connection.execute(sa.select(firing.c.id, firing.c.body).where(firing.c.id.in_(list(ids))))
         return {row.id: Firing.from_json(row.body) for row in rows}
 
+    async def _cursor(self, firing_id: str) -> str:
+        """The step in hand; "" where the firing cannot be read."""
+        async with self._database.read() as connection:
+            try:
+                return (await self._load(connection, {firing_id}))[firing_id].cursor
+            except (msgspec.MsgspecError, KeyError):
+                return ""
+
     async def _save(self, connection: AsyncConnection, firings: Sequence[Firing]) -> None:
         rows = [{"b_" + name: value for name, value in firing_row(each).items()} for each in firings]
         if not rows:
@@ -171,8 +181,11 @@ class Firings:
         letter = dead_letter(reason, origin, value=value, namespace=self._context.settings.namespace)
         async with self._database.begin() as connection:
             await hold(connection, lane)
-            ended = sa.update(firing).where(firing.c.id == firing_id)
-            await connection.execute(ended.values(status="dead_lettered", wake_at=None, updated=clock.now()))
+            values = {"status": "dead_lettered", "wake_at": None, "updated": clock.now()}
+            with contextlib.suppress(msgspec.MsgspecError):  # the body says so too, or the next fact would revive it
+                for found in (await self._load(connection, {firing_id})).values():
+                    values["body"] = msgspec.structs.replace(found, status="dead_lettered").to_json().decode()
+            await connection.execute(sa.update(firing).where(firing.c.id == firing_id).values(**values))
             await publish_later(connection, lane.name, [letter])
             for statement in more:
                 await connection.execute(statement)

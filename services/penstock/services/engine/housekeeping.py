@@ -58,7 +58,7 @@ class Housekeeping:
         """Once a second until cancelled."""
         while True:
             try:
-                await expire_due(self._context, wall_clock())
+                await expire_due(self._context, await self._database_clock())
                 if time.monotonic() - self._pruned > _PRUNE_EVERY:
                     self._pruned = time.monotonic()
                     await self.prune()
@@ -68,6 +68,10 @@ class Housekeeping:
                     raise
                 _log.warning("housekeeping.interrupted", error=str(error))
             await asyncio.sleep(1.0)
+
+    async def _database_clock(self) -> Instant:
+        async with self._context.database.read() as connection:
+            return int((await connection.execute(sa.select(clock.now()))).scalar_one())
 
     async def prune(self) -> int:
         """Remove what is older than `keep`, in small batches.  Returns how many rows went."""

@@ -66,6 +66,10 @@ class Ownership:
         """What this process owns now, of one topic or of all."""
         return [lane for lane in self._lanes.values() if topic is None or lane.topic == topic]
 
+    def partitions(self, topic: str) -> int:
+        """How many partitions of a topic are shared; 0 where it is not."""
+        return self._topics.get(topic, 0)
+
     def owns(self, lane: Lane) -> bool:
         """Whether this very taking still holds."""
         return self._lanes.get(lane.key) is lane

@@ -183,7 +183,8 @@ class PartitionLoop:
 
     async def _start_reading(self, lane: Lane) -> None:
         if lane.position == FROM_THE_BEGINNING:
-            await self._reader.take(lane.key, await self._bus.beginning(lane.key))
+            lane.read = await self._bus.beginning(lane.key)  # an empty partition is read to its end, too
+            await self._reader.take(lane.key, lane.read)
             return
         try:
             await self._reader.take(lane.key, lane.position)

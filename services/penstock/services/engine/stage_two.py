@@ -15,6 +15,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.events import bus
 from penstock.events.bus import Outgoing, Record
 from penstock.events.errors import PositionLostError
 from penstock.events.event import Envelope, decode
@@ -115,7 +116,7 @@ class StageTwo:
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=lane.read)
             await self._save_clocks(connection, lane.partition, memory.clocks)
-            if memory.clocks:
+            if self._every_source_told(memory):
                 await self._drop_past(connection, lane.partition, min(memory.clocks.values()))
         lane.position = lane.read
         memory.settled = time.monotonic()
@@ -137,6 +138,11 @@ class StageTwo:
         self._memory[lane].settled = time.monotonic()
         if folded.decided or folded.late:
             self._relay.wake()
+
+    def _every_source_told(self, memory: Memory) -> bool:
+        """Whether the clock is one: a source partition that has never told its progress may have a backlog."""
+        sources = {(name, n) for name in (bus.EVENTS, bus.SYSTEM) for n in range(self._ownership.partitions(name))}
+        return bool(sources) and sources <= memory.clocks.keys()
 
     async def _drop_past(self, connection: AsyncConnection, partition: int, now: Instant) -> None:
         """By the stream's clock, never by the wall's: while a backlog is read, its windows are still open."""
