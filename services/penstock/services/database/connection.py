@@ -7,6 +7,8 @@ PostgreSQL has a pool. No transaction may wait for anything but the database.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -209,6 +211,19 @@ def _is_refusal(error: OperationalError) -> bool:
     return "no such" in str(error.orig) or "syntax" in str(error.orig)
 
 
+def _insist(cursor: Any, statement: str) -> None:
+    """SQLite does not wait for another connection that is just switching to WAL, whatever `busy_timeout` says."""
+    for _ in range(100):
+        try:
+            cursor.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+        time.sleep(0.02)
+    cursor.execute(statement)
+
+
 def _sqlite_engine(url: str, connections: int) -> AsyncEngine:
     engine = create_async_engine(
         url, poolclass=AsyncAdaptedQueuePool, pool_size=connections, max_overflow=0, connect_args={"timeout": 30}
@@ -219,7 +234,7 @@ def _sqlite_engine(url: str, connections: int) -> AsyncEngine:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
+            _insist(cursor, f"PRAGMA {pragma}")
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "invalidate")
