@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -31,6 +32,15 @@ async def until(condition: Callable[[], Awaitable[Any]], *, within: float = PATI
             return found
         await asyncio.sleep(0.02)
     raise AssertionError(f"waited {within:g} s in vain for {what or condition}; last: {found!r}")
+
+
+def standing() -> str:
+    """Where every task of this loop waits."""
+    text = io.StringIO()
+    for task in asyncio.all_tasks():
+        text.write(f"{task.get_name()} {task.get_coro()}\n")
+        task.print_stack(file=text)
+    return text.getvalue()
 
 
 class Rig:
@@ -93,10 +103,13 @@ class Rig:
         return task
 
     async def stop(self, engine: asyncio.Task[None]) -> None:
-        """End it the way SIGTERM does."""
+        """End it the way SIGTERM does; one that does not end fails, with the place where it stands."""
         engine.cancel()
+        await asyncio.wait([engine], timeout=PATIENCE)
+        if not engine.done():
+            raise AssertionError(f"the engine did not end within {PATIENCE:g} s of its cancellation:\n{standing()}")
         with suppress(asyncio.CancelledError):
-            await engine
+            engine.result()
 
     async def rows(self, table: sa.Table, *where: sa.ColumnElement[bool]) -> list[Any]:
         """The rows of a table."""

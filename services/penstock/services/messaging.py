@@ -23,7 +23,6 @@ from aiokafka import ConsumerRecord
 from faststream import AckPolicy, StreamMessage
 from faststream.kafka import KafkaBroker, Topic
 from faststream.redis import RedisBroker, StreamSub
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from penstock.events import bus as topics
@@ -33,7 +32,7 @@ from penstock.events.ids import new_id
 from penstock.services.backoff import Backoff
 from penstock.services.bus.address import BusAddress, parse_address
 from penstock.services.bus.redis_streams import stream_key, to_offset, to_record
-from penstock.services.cancellation import check_cancelled
+from penstock.services.cancellation import CancellableRedis, check_cancelled
 from penstock.services.poison import Arrived, DeadLetters
 
 Handler = Callable[[bytes], Awaitable[None]]
@@ -247,7 +246,7 @@ class _RedisSide:
         self._read_from: list[tuple[TopicPartition, str]] = []  # with the group
         self._trimmed, self._trim_every = time.monotonic(), patience.trim_every.total_seconds()
         self._abandoned = patience.abandoned // timedelta(milliseconds=1)
-        self._redis = Redis.from_url(address.server)
+        self._redis = CancellableRedis.from_url(address.server)
         self._broker = RedisBroker(
             address.server,
             middlewares=[letters],

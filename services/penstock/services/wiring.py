@@ -14,6 +14,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from penstock.events.errors import PenstockError
 from penstock.services.bus import connect as connect_bus
+from penstock.services.cancellation import CancellableRedis
 from penstock.services.context import Context, Service, UnmendableError
 from penstock.services.database import connect as connect_database
 from penstock.services.hints import Hints
@@ -106,7 +107,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
 def open_redis(url: str) -> Redis:
     """A client whose pool waits for a free connection instead of failing (redis-py's default fails at 100)."""
-    return Redis(connection_pool=BlockingConnectionPool.from_url(url, max_connections=50, timeout=20))
+    return CancellableRedis(connection_pool=BlockingConnectionPool.from_url(url, max_connections=50, timeout=20))
 
 
 async def run_services(

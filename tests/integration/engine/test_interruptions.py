@@ -32,9 +32,10 @@ async def test_a_batch_that_a_stop_cuts_off_is_read_again(rig: Rig, monkeypatch:
     await rig.apply(RULES)
     writing = asyncio.Event()
 
-    async def stuck(*_: Any) -> int:
-        writing.set()
-        await asyncio.Event().wait()
+    async def stuck(*given: Any) -> int:
+        if given[-1]:  # decisions, not just a position that is settled
+            writing.set()
+            await asyncio.Event().wait()
         return 0
 
     with monkeypatch.context() as patched:

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from penstock.events.errors import BusError, BusUnavailableError
+from penstock.services.cancellation import CancellableRedis
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def open_client(url: str, connections: int) -> Redis:
         retry_on_timeout=False,
         protocol=2,
     )
-    return Redis.from_pool(pool)
+    return CancellableRedis.from_pool(pool)
 
 
 async def persist(ask: Callable[[], Awaitable[T]], *, what: str, within: float = ANSWER_WITHIN) -> T:

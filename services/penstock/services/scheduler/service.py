@@ -90,7 +90,8 @@ class SchedulerService:
         with contextlib.suppress(TimeoutError):
             since = self._adopted if self._adopted is not None else -1
             if self._context.rulebook.current.id == since:
-                await asyncio.wait_for(self._context.rulebook.changed(since), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._context.rulebook.changed(since)
             else:
                 await asyncio.sleep(seconds)
 

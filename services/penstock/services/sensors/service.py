@@ -104,7 +104,8 @@ class SensorsService:
             if running.task.done():
                 running.task.result()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._context.rulebook.changed(since), _LOOK)
+            async with asyncio.timeout(_LOOK):
+                await self._context.rulebook.changed(since)
 
     async def _finish(self) -> None:
         await self._stop(set(self._running))

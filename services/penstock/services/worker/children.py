@@ -365,7 +365,8 @@ class Child(asyncio.SubprocessProtocol):
 
     async def _await_loaded(self, modules: list[str], timeout: float) -> None:
         with suppress(TimeoutError):
-            loaded = await asyncio.wait_for(asyncio.shield(self._loaded), timeout)
+            async with asyncio.timeout(timeout):
+                loaded = await asyncio.shield(self._loaded)
             if loaded is not None:
                 self.flows, self.problems = loaded.flows, loaded.problems
                 return
