@@ -7,6 +7,7 @@ have never heard of; its schema (`expand`) has gone on by a revision that they d
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +44,7 @@ class _WindowAfter(Window, frozen=True, gc=False):
     later: str = "new"
 
 
-def _relayed(row: sa.Row[Any]) -> Outgoing:
+def _relayed(row: Mapping[str, Any]) -> Outgoing:
     found = _outgoing(row)
     if not found.topic.startswith(("penstock.runs.", NOTIFICATIONS)):
         return found
@@ -64,10 +65,10 @@ def _encode(window: Window) -> bytes:
     return msgspec.msgpack.encode(_WindowAfter(matches=window.matches))
 
 
-async def _write(self: effects.Effects, connection: Any, database: Database) -> None:
+async def _write(self: effects.Effects, connection: Any) -> None:
     for row in (*self.deliveries, *self.approvals):
         row["body"] = extended(row["body"]).decode()
-    await _effects_write(self, connection, database)
+    await _effects_write(self, connection)
 
 
 _outgoing, _firing_row = relay._outgoing, decisions.firing_row

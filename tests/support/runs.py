@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from penstock.services.database import Database, connect, tables
 from penstock.services.database.migrate import upgrade
+from penstock.services.database.records import publish_later
 from penstock.services.runs import NewRun, create_runs
 from penstock.services.worker.claims import Claimer, Given, claim
 
@@ -30,9 +31,11 @@ async def migrated(url: str) -> AsyncIterator[Database]:
 
 
 async def add(database: Database, *runs: NewRun) -> int:
-    """Make runs, as an engine does."""
+    """Make runs, as an engine does.  Returns how many are new."""
     async with database.begin() as connection:
-        return await create_runs(connection, LANE, runs)
+        told = await create_runs(connection, runs)
+        await publish_later(connection, LANE, told)
+    return len(told) // 2  # each has a wake-up and an event
 
 
 def claimer(

@@ -19,6 +19,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -30,11 +32,12 @@ from penstock.automations.facts import RunEnded
 from penstock.events.bus import Outgoing, runs_topic
 from penstock.events.errors import PenstockError
 from penstock.events.ids import derived_id
-from penstock.events.instants import Instant
+from penstock.events.instants import Instant, microseconds
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State, can_become
 from penstock.services.database import StaleEpochError, clock
-from penstock.services.database.records import publish_later, service_lane, system_event, tell_firing
+from penstock.services.database.prepared import Prepared, Row, inserting
+from penstock.services.database.records import publish_each, service_lane, system_event, tell_firing
 from penstock.services.database.tables import journal, run, run_event, run_log
 
 FORMAT = 1
@@ -98,22 +101,27 @@ class LogLine:
     line: str
 
 
-async def create_runs(connection: AsyncConnection, lane: str, runs: Sequence[NewRun]) -> int:
-    """Make runs that are due at once; those that exist already are left as they are.  Returns how many are new.
+_KEPT_OF_NEW = (
+    *("id", "flow", "parameters", "namespace", "pool", "nonce", "priority", "limits", "firing_id", "lane", "step"),
+    *("report", "correlationid", "causationid", "traceparent", "hops", "state", "seq", "format"),
+)
+_create = inserting(
+    run, *_KEPT_OF_NEW, created=clock.now(), due_at=clock.now(), ignore=True, returning=("id", "created")
+)
+_note = inserting(run_event, "run_id", "seq", "namespace", "state", "detail", "actor", "epoch", "at")
 
-    lane: the outbox lane of the caller, which carries the wake-ups and then the events `penstock.run.pending`.
+
+async def create_runs(connection: AsyncConnection, runs: Sequence[NewRun]) -> list[Outgoing]:
+    """Make runs that are due at once; those that exist already are left as they are.
+
+    Returns what the caller has to publish with it: the wake-ups of the new ones, then their `penstock.run.pending`.
     """
-    if not runs:
-        return 0
-    statement = _insert(connection, run).values(created=clock.now(), due_at=clock.now()).on_conflict_do_nothing()
-    found = await connection.execute(statement.returning(run.c.id, run.c.created), [_new_row(each) for each in runs])
-    created: dict[str, Instant] = {row.id: row.created for row in found}
+    found = await _create.many(connection, [_new_row(each) for each in runs])
+    created: dict[str, Instant] = {row["id"]: row["created"] for row in found}
     new = [each for each in {each.id: each for each in runs}.values() if each.id in created]
-    if new:
-        await connection.execute(sa.insert(run_event), [_first_event(each, created[each.id]) for each in new])
-        told = [_told(_new_row(each) | {"seq": 1, "attempt": 0, "retries": 0}, created[each.id]) for each in new]
-        await publish_later(connection, lane, [*(wake_up(each.id, each.pool, each.namespace) for each in new), *told])
-    return len(new)
+    await _note.many(connection, [_first_event(each, created[each.id]) for each in new])
+    told = [_told(_new_row(each) | {"seq": 1, "attempt": 0, "retries": 0}, created[each.id]) for each in new]
+    return [*(wake_up(each.id, each.pool, each.namespace) for each in new), *told]
 
 
 def wake_up(run_id: str, pool: str, namespace: str) -> Outgoing:
@@ -131,31 +139,55 @@ async def change_state(
     detail: str = "",
     actor: str = "system",
     goes_on: bool = False,
+    due_in: timedelta | None = None,
     **columns: Any,
-) -> sa.RowMapping:
+) -> Row:
     """Put a run into another state: its row, one `run_event`, one event.  Returns the run's row as events tell it.
 
     epoch: the claim's; None for an operator, whose change ends whatever claim there is (the epoch is raised).
     goes_on: this final state is not the end, the caller has it retried in the same transaction.
-    columns: written with it, e.g. `result`, or `due_at` as an SQL expression.
+    due_in: from now on the database's clock.  columns: written with it, e.g. `result`.
     A run that is not running has no worker and no lease. An end is a fact for the firing that waits for it.
     Raises StaleEpochError, TransitionError, RunNotFoundError.
     """
-    values = {"state": new.value, "seq": run.c.seq + 1} | _stamps(new) | columns
-    where = [run.c.id == run_id, run.c.state.in_(_BEFORE[new])]
-    if epoch is None:
+    statement = _changing(new, forced=epoch is None, due=due_in is not None, columns=tuple(sorted(columns)))
+    given: dict[str, Any] = {f"new_{name}": value for name, value in columns.items()} | {"run_": run_id}
+    given |= {} if epoch is None else {"mine": epoch}
+    given |= {} if due_in is None else {"wait": microseconds(due_in)}
+    rows = await statement.fetch(connection, **given)
+    if not rows:
+        raise await _refused(connection, run_id, epoch, new)
+    await tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on)
+    if new.is_final and not goes_on and rows[0]["report"]:
+        await _tell_end(connection, rows[0], columns.get("result"))
+    return rows[0]
+
+
+@cache
+def _changing(new: State, *, forced: bool, due: bool, columns: tuple[str, ...]) -> Prepared:
+    """The change to one state.  forced: whoever holds the run loses it.  columns: set from parameters `new_NAME`."""
+    where = [run.c.id == sa.bindparam("run_"), sa.or_(*(run.c.state == old for old in _BEFORE[new]))]
+    values = {"state": new.value, "seq": run.c.seq + 1} | stamps(new)
+    values |= {name: sa.bindparam(f"new_{name}", type_=run.c[name].type) for name in columns}
+    if due:
+        values["due_at"] = clock.now() + sa.bindparam("wait", type_=sa.BigInteger())
+    if forced:
         values["epoch"] = run.c.epoch + 1
     else:
-        where.append(run.c.epoch == epoch)
-    columns_told = (*(run.c[name] for name in _TOLD), clock.now().label("now"))
-    changed = await connection.execute(sa.update(run).where(*where).values(values).returning(*columns_told))
-    row = changed.mappings().first()
-    if row is None:
-        raise await _refused(connection, run_id, epoch, new)
-    await _tell_change(connection, row, clean(detail), actor, goes_on=goes_on)
-    if new.is_final and not goes_on and row["report"]:
-        await _tell_end(connection, row, columns.get("result"))
-    return row
+        where.append(run.c.epoch == sa.bindparam("mine"))
+    return Prepared(sa.update(run).where(*where).values(values).returning(*told_columns()))
+
+
+def told_columns() -> list[sa.ColumnElement[Any]]:
+    """What an UPDATE of runs returns for `tell_changes`."""
+    return [*(run.c[name] for name in _TOLD), clock.now().label("now")]
+
+
+_hold = Prepared(
+    sa.select(run.c.namespace)
+    .where(run.c.id == sa.bindparam("run_"), run.c.epoch == sa.bindparam("mine"))
+    .with_for_update(read=True)
+)
 
 
 async def hold(connection: AsyncConnection, run_id: str, epoch: int) -> str:
@@ -163,11 +195,22 @@ async def hold(connection: AsyncConnection, run_id: str, epoch: int) -> str:
 
     Nobody can claim it meanwhile.  Raises StaleEpochError.
     """
-    query = sa.select(run.c.namespace).where(run.c.id == run_id, run.c.epoch == epoch).with_for_update(read=True)
-    namespace: str | None = (await connection.execute(query)).scalar()
-    if namespace is None:
+    rows = await _hold.fetch(connection, run_=run_id, mine=epoch)
+    if not rows:
         raise stale(run_id, epoch)
-    return namespace
+    return str(rows[0]["namespace"])
+
+
+def _journalling(insert: Any) -> Any:
+    names = ("state", "name", "result", "error", "epoch", "started", "ended", "format")
+    binds = {name: sa.bindparam(name, type_=journal.c[name].type) for name in ("run_id", "call", "namespace", *names)}
+    statement = insert(journal).values(binds)
+    kept = {name: statement.excluded[name] for name in names}
+    return statement.on_conflict_do_update(index_elements=["run_id", "call"], set_=kept)
+
+
+_journal = Prepared(_journalling(postgresql.insert), _journalling(sqlite.insert))
+_log = inserting(run_log, "namespace", "run_id", "epoch", "at", "level", "line")
 
 
 async def record_calls(connection: AsyncConnection, run_id: str, epoch: int, calls: Iterable[TaskCall]) -> None:
@@ -177,11 +220,7 @@ async def record_calls(connection: AsyncConnection, run_id: str, epoch: int, cal
     """
     namespace = await hold(connection, run_id, epoch)
     same = {"run_id": run_id, "namespace": namespace, "epoch": epoch, "format": FORMAT}
-    rows = [same | _call_row(call) for call in calls]
-    if rows:
-        statement = _insert(connection, journal)
-        kept = {name: statement.excluded[name] for name in rows[0] if name not in ("run_id", "call", "namespace")}
-        await connection.execute(statement.on_conflict_do_update(index_elements=["run_id", "call"], set_=kept), rows)
+    await _journal.many(connection, [same | _call_row(call) for call in calls])
 
 
 async def recorded_calls(connection: AsyncConnection, run_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
@@ -198,9 +237,9 @@ async def write_logs(connection: AsyncConnection, run_id: str, epoch: int, lines
     """Keep lines of the run's log, in order.  Raises StaleEpochError."""
     namespace = await hold(connection, run_id, epoch)
     same = {"namespace": namespace, "run_id": run_id, "epoch": epoch}
-    rows = [same | {"at": each.at, "level": each.level, "line": clean(each.line)} for each in lines]
-    if rows:
-        await connection.execute(sa.insert(run_log), rows)
+    await _log.many(
+        connection, [same | {"at": each.at, "level": each.level, "line": clean(each.line)} for each in lines]
+    )
 
 
 def clean(text: str) -> str:
@@ -216,11 +255,6 @@ def stale(run_id: str, epoch: int) -> StaleEpochError:
     )
 
 
-def _insert(connection: AsyncConnection, table: sa.Table) -> Any:
-    """An INSERT that knows ON CONFLICT; the two dialects' constructs have no common type."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
-
-
 def _new_row(new: NewRun) -> dict[str, Any]:
     row = asdict(new)
     del row["actor"]
@@ -232,26 +266,33 @@ def _first_event(new: NewRun, at: Instant) -> dict[str, Any]:
     return same | {"state": State.PENDING.value, "detail": "", "actor": new.actor}
 
 
-def _stamps(new: State) -> dict[str, Any]:
+def stamps(new: State) -> dict[str, Any]:
     """What a state says about claim, beginning and end."""
     if new is State.RUNNING:
         return {"started": sa.func.coalesce(run.c.started, clock.now()), "ended": None}
     return {"worker": None, "lease_until": 0, "ended": clock.now() if new.is_final else None}
 
 
-async def _tell_change(
-    connection: AsyncConnection, row: sa.RowMapping, detail: str, actor: str, *, goes_on: bool
+async def tell_changes(
+    connection: AsyncConnection, rows: Sequence[Row], details: Sequence[str], actor: str, *, goes_on: bool = False
 ) -> None:
-    same = {"run_id": row["id"], "detail": detail, "actor": actor, "at": row["now"]}
-    kept = {name: row[name] for name in ("seq", "namespace", "state", "epoch")}
-    await connection.execute(sa.insert(run_event), [same | kept])
-    more: dict[str, Any] = {"detail": detail} if detail else {}
-    if State(row["state"]).is_final:
-        more["final"] = not goes_on
-    await publish_later(connection, service_lane(row["id"]), [_told(dict(row), row["now"], **more)])
+    """One `run_event` and one event for each run that an UPDATE has changed just now.
+
+    rows: as RETURNING `told_columns()` gave them.  details: one for each, already `clean`.
+    """
+    noted, told = [], []
+    for row, detail in zip(rows, details, strict=True):
+        kept = {name: row[name] for name in ("seq", "namespace", "state", "epoch")}
+        noted.append({"run_id": row["id"], "detail": detail, "actor": actor, "at": row["now"]} | kept)
+        more: dict[str, Any] = {"detail": detail} if detail else {}
+        if State(row["state"]).is_final:
+            more["final"] = not goes_on
+        told.append((service_lane(row["id"]), _told(row, row["now"], **more)))
+    await _note.many(connection, noted)
+    await publish_each(connection, told)
 
 
-async def _tell_end(connection: AsyncConnection, row: sa.RowMapping, result: str | None) -> None:
+async def _tell_end(connection: AsyncConnection, row: Row, result: str | None) -> None:
     """The fact that a firing with `wait: completed` waits for."""
     ended = json.loads(result) if result else None
     fact = RunEnded(step=row["step"], state=row["state"], result=ended, run_id=row["id"])

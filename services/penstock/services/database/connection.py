@@ -15,6 +15,8 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from asyncpg.exceptions import InterfaceError as DriverInterfaceError
+from asyncpg.exceptions import PostgresError
 from sqlalchemy import Table, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
@@ -22,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock.events.errors import PenstockError
+from penstock.services.database.prepared import as_sqlalchemy, driver_of
 
 Result = TypeVar("Result")
 _END_ABANDONED = """
@@ -30,6 +33,7 @@ WHERE datname = current_database() AND usename = current_user AND application_na
 AND pid <> pg_backend_pid() AND xact_start IS NOT NULL AND wait_event_type = 'Client'
 AND state_change < clock_timestamp() - make_interval(secs => :seconds)
 """
+_DRIVER_ERRORS = (PostgresError, DriverInterfaceError, OSError)
 Operation = Callable[[AsyncConnection], Awaitable[Result]]
 
 _DRIVERS = {
@@ -79,7 +83,7 @@ class Database:
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """One write transaction: committed at the end, rolled back by an exception."""
         if not self.is_sqlite:
-            async with self._writer.begin() as connection:
+            async with self._writer.connect() as connection, _transaction(connection):
                 yield connection
             return
         async with self._turn, self._writer.begin() as connection:
@@ -170,9 +174,39 @@ def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABAN
         max_overflow=pool_size,
         pool_pre_ping=False,
         pool_recycle=1800,
+        isolation_level="AUTOCOMMIT",  # a reader needs no transaction; a writer opens its own
         connect_args={"server_settings": {"application_name": _NAME, "idle_in_transaction_session_timeout": idle}},
     )
     return Database(engine, engine, abandoned_after)
+
+
+@asynccontextmanager
+async def _transaction(connection: AsyncConnection) -> AsyncIterator[None]:
+    """A transaction that is opened on the driver, for prepared statements and SQLAlchemy's alike."""
+    driver = await driver_of(connection)
+    transaction = driver.transaction()
+    try:
+        await transaction.start()
+    except _DRIVER_ERRORS as error:
+        await connection.invalidate(error)
+        raise as_sqlalchemy("BEGIN", error) from error
+    try:
+        yield
+    except BaseException:
+        try:
+            await transaction.rollback()
+        except BaseException as error:
+            await connection.invalidate(error)  # what is left of it ends with the connection
+            if not isinstance(error, Exception):
+                raise
+        raise
+    try:
+        await transaction.commit()
+    except BaseException as error:
+        await connection.invalidate(error)
+        if isinstance(error, _DRIVER_ERRORS):
+            raise as_sqlalchemy("COMMIT", error) from error
+        raise
 
 
 def _with_driver(url: str) -> str:

@@ -16,6 +16,7 @@ from penstock.events.bus import Outgoing
 from penstock.events.ids import new_id
 from penstock.events.instants import Instant, format_instant
 from penstock.services.database import clock, tables
+from penstock.services.database.prepared import inserting
 
 SERVICES = "services"  # the lanes of all services but the engine; engines relay them too
 SERVICE_LANES = 4
@@ -58,8 +59,17 @@ def system_event(
     return Outgoing(topic=bus.SYSTEM, key=subject.encode(), value=msgspec.json.encode(mapping))
 
 
+_publish = inserting(tables.outbox, "lane", "topic", "partition", "key", "value", "headers", created=clock.now())
+_tell = inserting(tables.fact, "namespace", "firing_id", "lane", "body", created=clock.now())
+
+
 async def publish_later(connection: AsyncConnection, lane: str, records: Iterable[Outgoing]) -> None:
     """Put records into the outbox of `lane` in the caller's transaction; an engine publishes them in this order."""
+    await publish_each(connection, [(lane, record) for record in records])
+
+
+async def publish_each(connection: AsyncConnection, records: Iterable[tuple[str, Outgoing]]) -> None:
+    """As `publish_later`, for records of several lanes."""
     rows = [
         {
             "lane": lane,
@@ -67,18 +77,22 @@ async def publish_later(connection: AsyncConnection, lane: str, records: Iterabl
             "partition": record.partition,
             "key": record.key,
             "value": record.value,
-            "headers": json.dumps([[name, value.decode()] for name, value in record.headers]),
+            "headers": json.dumps([[name, value.decode()] for name, value in record.headers])
+            if record.headers
+            else "[]",
         }
-        for record in records
+        for lane, record in records
     ]
-    if rows:
-        await connection.execute(sa.insert(tables.outbox).values(created=clock.now()), rows)
+    await _publish.many(connection, rows)
+
+
+def _headers(record: Outgoing) -> str:
+    return json.dumps([[name, value.decode()] for name, value in record.headers]) if record.headers else "[]"
 
 
 async def tell_firing(connection: AsyncConnection, *, namespace: str, firing_id: str, lane: str, fact: bytes) -> None:
     """Put a fact (JSON of automations.firing) into the inbox of a firing, within the caller's transaction."""
-    row = {"namespace": namespace, "firing_id": firing_id, "lane": lane, "body": fact.decode()}
-    await connection.execute(sa.insert(tables.fact).values(created=clock.now(), **row))
+    await _tell.fetch(connection, namespace=namespace, firing_id=firing_id, lane=lane, body=fact.decode())
 
 
 async def write_audit(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.automations import Automation
@@ -18,7 +17,8 @@ from penstock.automations.facts import Started
 from penstock.automations.firing import Firing, start
 from penstock.events.bus import Outgoing
 from penstock.events.ids import derived_id
-from penstock.services.database import Database, clock
+from penstock.services.database import clock
+from penstock.services.database.prepared import inserting
 from penstock.services.database.records import system_event
 from penstock.services.database.tables import decision, firing
 from penstock.services.engine.compiled import Compiled
@@ -45,30 +45,44 @@ class Made:
         return decision_id(rule.namespace, rule.name, rule.when_digest, decided.kind, self.key, decided.due, causes)
 
 
+_store = inserting(
+    decision,
+    *("id", "namespace", "automation", "when_digest", "kind", "key", "at", "events", "reason", "revision"),
+    *("correlationid", "causationid", "traceparent"),
+    created=clock.now(),
+    ignore=True,
+    returning=("id",),
+)
+_keep = inserting(
+    firing,
+    *("id", "lane", "namespace", "automation", "revision", "status", "body", "wake_at", "format"),
+    created=clock.now(),
+    updated=clock.now(),
+    ignore=True,
+)
+
+
 class Decisions:
     """Writes decisions within the transaction of the batch that made them."""
 
-    def __init__(self, database: Database, namespace: str) -> None:
-        self._database, self._namespace = database, namespace
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self._pools = FlowPools(namespace)
 
     async def write(self, connection: AsyncConnection, lane: Lane, rules: Compiled, made: Sequence[Made]) -> int:
         """Store those that are new, and begin their firings.  Returns how many were new."""
         chosen = {each.id: each for each in made if each.automation.enabled}
-        if not chosen:
-            return 0
-        known = sa.select(decision.c.id).where(decision.c.id.in_(list(chosen)))
-        for (id_,) in await connection.execute(known):
-            del chosen[id_]
-        if chosen:
-            await self._begin(connection, lane, rules, chosen)
-        return len(chosen)
+        begun = {id_: (each, _firing(id_, each, rules.revision)) for id_, each in chosen.items()}
+        rows = [_decision_row(each, before) for each, before in begun.values()]
+        new = {row["id"] for row in await _store.many(connection, rows)}
+        if new:
+            await self._begin(connection, lane, [begun[id_] for id_ in begun if id_ in new])
+        return len(new)
 
-    async def _begin(self, connection: AsyncConnection, lane: Lane, rules: Compiled, new: dict[str, Made]) -> None:
-        needed = {name for each in new.values() for name in flows_of(each.automation)}
+    async def _begin(self, connection: AsyncConnection, lane: Lane, begun: Sequence[tuple[Made, Firing]]) -> None:
+        needed = {name for each, _ in begun for name in flows_of(each.automation)}
         flows = await self._pools.get(connection, needed)
         effects = Effects(self._namespace, lane.name, flows)
-        begun = [(each, _firing(id_, each, rules.revision)) for id_, each in new.items()]
         effects.records += [_told(each, before) for each, before in begun]
         now = wall_clock()
         firings = [
@@ -76,13 +90,8 @@ class Decisions:
             for each, before in begun
             if not each.automation.shadow
         ]
-        insert = self._database.insert(decision).values(created=clock.now()).on_conflict_do_nothing()
-        await connection.execute(insert, [_decision_row(each, before) for each, before in begun])
-        if firings:
-            insert = self._database.insert(firing).values(created=clock.now(), updated=clock.now())
-            rows = [{"lane": lane.name, **firing_row(each)} for each in firings]
-            await connection.execute(insert.on_conflict_do_nothing(), rows)
-        await effects.write(connection, self._database)
+        await _keep.many(connection, [{"lane": lane.name, **firing_row(each)} for each in firings])
+        await effects.write(connection)
 
 
 def firing_row(value: Firing) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from penstock.events.bus import Outgoing
 from penstock.events.event import from_mapping
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
-from penstock.services.database import Database, clock
+from penstock.services.database import clock
+from penstock.services.database.prepared import inserting
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.database.tables import approval, delivery, flow
 from penstock.services.dead_letters import Origin, dead_letter
@@ -44,6 +45,22 @@ _FLOWS_FRESH = 2.0  # seconds
 def wall_clock() -> Instant:
     """Now, by this machine."""
     return time.time_ns() // 1_000
+
+
+_deliver = inserting(
+    delivery,
+    *("id", "namespace", "firing_id", "lane", "step", "automation", "channel", "status", "body", "nonce"),
+    *("correlationid", "causationid", "traceparent", "hops"),
+    created=clock.now(),
+    due_at=clock.now(),
+    ignore=True,
+)
+_ask = inserting(
+    approval,
+    *("id", "namespace", "firing_id", "lane", "step", "automation", "status", "ask", "body", "expires_at"),
+    created=clock.now(),
+    ignore=True,
+)
 
 
 @dataclass(slots=True)
@@ -68,16 +85,12 @@ class Effects:
                 facts += [answer] if answer is not None else []
         return firing
 
-    async def write(self, connection: AsyncConnection, database: Database) -> None:
+    async def write(self, connection: AsyncConnection) -> None:
         """Within the caller's transaction; whatever is there already is left as it is."""
-        await create_runs(connection, self.lane, self.runs)
-        if self.deliveries:
-            insert = database.insert(delivery).values(created=clock.now(), due_at=clock.now())
-            await connection.execute(insert.on_conflict_do_nothing(), self.deliveries)
-        if self.approvals:
-            insert = database.insert(approval).values(created=clock.now())
-            await connection.execute(insert.on_conflict_do_nothing(), self.approvals)
-        await publish_later(connection, self.lane, self.records)
+        told = await create_runs(connection, self.runs)
+        await _deliver.many(connection, self.deliveries)
+        await _ask.many(connection, self.approvals)
+        await publish_later(connection, self.lane, [*told, *self.records])
 
     def _take(self, firing: Firing, command: AnyCommand, now: Instant) -> AnyFact | None:
         """Gather one command.  Returns the fact that follows at once, if any."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -18,6 +17,7 @@ from penstock.automations.firing import Firing
 from penstock.services import hints as hint
 from penstock.services.context import Context
 from penstock.services.database import StaleEpochError, clock, is_broken, unavailable
+from penstock.services.database.prepared import Prepared, Row, one_of
 from penstock.services.database.records import publish_later
 from penstock.services.database.tables import fact, firing
 from penstock.services.dead_letters import Origin, dead_letter
@@ -31,7 +31,21 @@ _log = structlog.get_logger()
 _BATCH = 500
 _decoder: msgspec.json.Decoder[AnyFact] = msgspec.json.Decoder(AnyFact)
 
-Row = sa.Row[Any]
+_inbox = Prepared(sa.select(fact).where(one_of(fact.c.lane, "lanes")).order_by(fact.c.id).limit(_BATCH))
+_taken = Prepared(sa.delete(fact).where(one_of(fact.c.id, "ids")))
+_due = Prepared(
+    sa.select(firing.c.id, firing.c.lane)
+    .where(one_of(firing.c.lane, "lanes"), firing.c.wake_at <= sa.select(clock.now()).scalar_subquery())
+    .limit(_BATCH)
+)
+_load = Prepared(sa.select(firing.c.id, firing.c.body).where(one_of(firing.c.id, "ids")))
+_change = Prepared(
+    sa.update(firing)
+    .where(firing.c.id == sa.bindparam("b_id"))
+    .values(
+        {name: sa.bindparam(f"b_{name}") for name in ("status", "body", "wake_at", "format")} | {"updated": clock.now()}
+    )
+)
 
 
 class Firings:
@@ -59,23 +73,21 @@ class Firings:
     async def take_facts(self) -> int:
         """One batch of the inbox.  Returns how many facts there were."""
         lanes = {lane.name: lane for lane in self._ownership.lanes()}
-        query = sa.select(fact).where(fact.c.lane.in_(list(lanes))).order_by(fact.c.id).limit(_BATCH)
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+            rows = await _inbox.fetch(connection, lanes=list(lanes))
         by_lane: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
-            by_lane[row.lane].append(row)
+            by_lane[row["lane"]].append(row)
         await asyncio.gather(*(self._guarded(lanes[name], mine) for name, mine in by_lane.items()))
         return len(rows)
 
     async def take_timers(self) -> None:
         """Firings whose timer is due."""
         lanes = {lane.name: lane for lane in self._ownership.lanes()}
-        due = firing.c.lane.in_(list(lanes)) & (firing.c.wake_at <= clock.now())
         async with self._database.read() as connection:
-            rows = (await connection.execute(sa.select(firing.c.id, firing.c.lane).where(due).limit(_BATCH))).all()
+            rows = await _due.fetch(connection, lanes=list(lanes))
         for row in rows:
-            await self._guarded_timer(lanes[row.lane], row.id)
+            await self._guarded_timer(lanes[row["lane"]], row["id"])
 
     async def _guarded_timer(self, lane: Lane, firing_id: str) -> None:
         try:
@@ -105,7 +117,7 @@ class Firings:
             if unavailable(error) or is_broken(error):
                 raise
             if len(rows) == 1:
-                _log.exception("firing.cannot_advance", firing=rows[0].firing_id)
+                _log.exception("firing.cannot_advance", firing=rows[0]["firing_id"])
                 await self._bury(lane, rows[0], f"{type(error).__name__}: {error}")
                 return
             half = len(rows) // 2
@@ -115,15 +127,15 @@ class Firings:
     async def _apply(self, lane: Lane, rows: Sequence[Row]) -> None:
         async with self._database.begin() as connection:
             await hold(connection, lane)
-            firings = await self._load(connection, {row.firing_id for row in rows})
+            firings = await self._load(connection, {row["firing_id"] for row in rows})
             effects = await self._effects(connection, lane, firings.values())
             for row in rows:
-                if row.firing_id in firings:
-                    found = firings[row.firing_id]
-                    firings[row.firing_id] = await self._drive(effects, found, _decoder.decode(row.body))
+                if row["firing_id"] in firings:
+                    found = firings[row["firing_id"]]
+                    firings[row["firing_id"]] = await self._drive(effects, found, _decoder.decode(row["body"]))
             await self._save(connection, list(firings.values()))
-            await effects.write(connection, self._database)
-            await connection.execute(sa.delete(fact).where(fact.c.id.in_([row.id for row in rows])))
+            await effects.write(connection)
+            await _taken.fetch(connection, ids=[row["id"] for row in rows])
         self._relay.wake()
 
     async def _wake(self, lane: Lane, firing_id: str) -> None:
@@ -134,7 +146,7 @@ class Firings:
             for value in found.values():
                 driven = await self._drive(effects, value, TimerDue(value.cursor))
                 await self._save(connection, [driven])
-            await effects.write(connection, self._database)
+            await effects.write(connection)
         self._relay.wake()
 
     async def _drive(self, effects: Effects, value: Firing, told: AnyFact) -> Firing:
@@ -150,8 +162,7 @@ class Firings:
         return Effects(self._context.settings.namespace, lane.name, pools)
 
     async def _load(self, connection: AsyncConnection, ids: set[str]) -> dict[str, Firing]:
-        rows = await connection.execute(sa.select(firing.c.id, firing.c.body).where(firing.c.id.in_(list(ids))))
-        return {row.id: Firing.from_json(row.body) for row in rows}
+        return {row["id"]: Firing.from_json(row["body"]) for row in await _load.fetch(connection, ids=list(ids))}
 
     async def _cursor(self, firing_id: str) -> str:
         """The step in hand; "" where the firing cannot be read."""
@@ -163,18 +174,12 @@ class Firings:
 
     async def _save(self, connection: AsyncConnection, firings: Sequence[Firing]) -> None:
         rows = [{"b_" + name: value for name, value in firing_row(each).items()} for each in firings]
-        if not rows:
-            return
-        columns = ("status", "body", "wake_at", "format")
-        values: dict[str, Any] = {name: sa.bindparam("b_" + name) for name in columns}
-        update = sa.update(firing).where(firing.c.id == sa.bindparam("b_id")).values(updated=clock.now(), **values)
-        keep = {f"b_{name}" for name in (*columns, "id")}
-        await connection.execute(update, [{name: row[name] for name in keep} for row in rows])
+        await _change.many(connection, rows)
 
     async def _bury(self, lane: Lane, row: Row, reason: str) -> None:
         """A fact that cannot be applied: to the dead letters, and its firing ends."""
-        done = sa.delete(fact).where(fact.c.id == row.id)
-        await self._bury_firing(lane, row.firing_id, reason, row.body.encode(), done)
+        done = sa.delete(fact).where(fact.c.id == row["id"])
+        await self._bury_firing(lane, row["firing_id"], reason, row["body"].encode(), done)
 
     async def _bury_firing(self, lane: Lane, firing_id: str, reason: str, value: bytes, *more: sa.Executable) -> None:
         origin = Origin(lane.topic, lane.partition, firing=firing_id)

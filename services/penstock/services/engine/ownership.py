@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -20,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.events.bus import TopicPartition
 from penstock.events.instants import microseconds
 from penstock.services.database import Database, StaleEpochError, clock, unavailable
+from penstock.services.database.prepared import Prepared
 from penstock.services.database.tables import member, position
 
 _log = structlog.get_logger()
@@ -209,33 +209,36 @@ class Ownership:
                 lane.leaving = True
 
 
+_mine = (
+    sa.update(position)
+    .where(
+        position.c.topic == sa.bindparam("topic_"),
+        position.c.partition == sa.bindparam("number"),
+        position.c.epoch == sa.bindparam("mine"),
+    )
+    .values(updated=clock.now())
+    .returning(position.c.epoch)
+)
+_hold = Prepared(_mine)
+_advance = Prepared(
+    _mine.where(position.c.position == sa.bindparam("before")).values(
+        position=sa.bindparam("to"), revision=sa.bindparam("revision")
+    )
+)
+
+
 async def advance_position(connection: AsyncConnection, lane: Lane, *, to: int, revision: int | None = None) -> None:
     """Move the stored position, first thing in a batch's transaction: it locks the row against any other owner.
 
     Raises StaleEpochError where another one has taken the partition since, or the stored position is not ours.
     """
-    values: Mapping[str, object] = {"position": to, "updated": clock.now()}
-    if revision is not None:
-        values = {**values, "revision": revision}
-    changed = await connection.execute(
-        sa.update(position)
-        .where(
-            position.c.topic == lane.topic,
-            position.c.partition == lane.partition,
-            position.c.epoch == lane.epoch,
-            position.c.position == lane.position,
-        )
-        .values(**values)
-    )
-    if changed.rowcount != 1:
+    revision = lane.revision if revision is None else revision
+    mine = {"topic_": lane.topic, "number": lane.partition, "mine": lane.epoch}
+    if not await _advance.fetch(connection, **mine, before=lane.position, to=to, revision=revision):
         raise StaleEpochError(f"{lane.name}: epoch {lane.epoch} at position {lane.position} is no longer in force")
 
 
 async def hold(connection: AsyncConnection, lane: Lane) -> None:
     """Lock the partition's row and prove that it is ours, without moving the position.  Raises StaleEpochError."""
-    mine = (position.c.topic == lane.topic) & (position.c.partition == lane.partition)
-    changed = await connection.execute(
-        sa.update(position).where(mine, position.c.epoch == lane.epoch).values(updated=clock.now())
-    )
-    if changed.rowcount != 1:
+    if not await _hold.fetch(connection, topic_=lane.topic, number=lane.partition, mine=lane.epoch):
         raise StaleEpochError(f"{lane.name}: epoch {lane.epoch} is no longer in force")

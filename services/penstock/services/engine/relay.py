@@ -17,12 +17,15 @@ from penstock.events.errors import BusError
 from penstock.services import hints as hint
 from penstock.services.cancellation import check_cancelled
 from penstock.services.database import Database, unavailable
+from penstock.services.database.prepared import Prepared, Row, one_of
 from penstock.services.database.tables import outbox
 from penstock.services.engine.ownership import Ownership
 from penstock.services.hints import Hints
 
 _log = structlog.get_logger()
 _BATCH = 2_000
+_unsent = Prepared(sa.select(outbox).where(one_of(outbox.c.lane, "lanes")).order_by(outbox.c.id).limit(_BATCH))
+_sent = Prepared(sa.delete(outbox).where(one_of(outbox.c.id, "ids")))
 _PARTITIONS = 6  # of a topic that a record is the first for: wake-ups, notifications, dead letters
 
 
@@ -85,21 +88,20 @@ class Relay:
         names = [lane.name for lane in self._ownership.lanes()]
         if not names:
             return 0
-        rows_of = sa.select(outbox).where(outbox.c.lane.in_(names)).order_by(outbox.c.id).limit(_BATCH)
         async with self._database.read() as connection:
-            rows = (await connection.execute(rows_of)).all()
+            rows = await _unsent.fetch(connection, lanes=names)
         if rows:
             if self._publisher is None:
                 self._publisher = await self._bus.publisher()
-            for name in {row.topic for row in rows} - self._topics:
+            for name in {row["topic"] for row in rows} - self._topics:
                 await self._bus.ensure_topic(name, _PARTITIONS)
                 self._topics.add(name)
             await self._publisher.publish([_outgoing(row) for row in rows])
-            await self._forget([row.id for row in rows])
+            await self._forget([row["id"] for row in rows])
         return len(rows)
 
     async def _forget(self, ids: list[int]) -> None:
-        await self._database.write(lambda connection: connection.execute(sa.delete(outbox).where(outbox.c.id.in_(ids))))
+        await self._database.write(lambda connection: _sent.fetch(connection, ids=ids))
 
     async def _measure(self) -> None:
         names = [lane.name for lane in self._ownership.lanes()]
@@ -114,6 +116,6 @@ class Relay:
         self.congested = unsent > self._ceiling
 
 
-def _outgoing(row: sa.Row[tuple[object, ...]]) -> Outgoing:
-    headers = tuple((name, value.encode()) for name, value in json.loads(row.headers))
-    return Outgoing(topic=row.topic, value=row.value, key=row.key, partition=row.partition, headers=headers)
+def _outgoing(row: Row) -> Outgoing:
+    headers = tuple((name, value.encode()) for name, value in json.loads(row["headers"]))
+    return Outgoing(topic=row["topic"], value=row["value"], key=row["key"], partition=row["partition"], headers=headers)

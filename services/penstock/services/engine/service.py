@@ -34,7 +34,7 @@ class EngineService:
         self._ownership = Ownership(context.database, context.instance, settings.ownership_lease)
         self._relay = Relay(context.database, context.bus, self._ownership, context.hints, settings.outbox_ceiling)
         rules = CompiledRules(context.rulebook)
-        decisions = Decisions(context.database, settings.namespace)
+        decisions = Decisions(settings.namespace)
         parts = (context, self._ownership, rules, decisions, self._relay)
         self._one, self._two = StageOne(*parts), StageTwo(*parts)
         self._firings = Firings(context, self._ownership, rules, self._relay)

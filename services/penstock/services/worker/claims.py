@@ -11,7 +11,7 @@ again. A run whose claims all died `run_attempts` times over kills its workers, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,8 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.events.instants import microseconds
 from penstock.flows.states import State
 from penstock.services.database import clock
+from penstock.services.database.prepared import Prepared, Row, one_of
 from penstock.services.database.tables import run
-from penstock.services.runs import FORMAT, change_state, recorded_calls
+from penstock.services.runs import FORMAT, change_state, recorded_calls, stamps, tell_changes, told_columns
 
 _BATCH = 100  # claims of one transaction
 _CLAIMABLE = (State.PENDING.value, State.WAITING.value, State.RETRYING.value, State.RUNNING.value)
@@ -72,7 +73,7 @@ class Given:
     """What one look for due runs gave.  crashed: rows of runs that were given up; their ends are to be told."""
 
     claimed: list[ClaimedRun]
-    crashed: list[sa.RowMapping]
+    crashed: list[Row]
     more: bool  # there may be more that are due
 
 
@@ -96,14 +97,19 @@ class Claimer:
         return f"worker/{self.worker}"
 
 
-async def claim(connection: AsyncConnection, claimer: Claimer, limit: int) -> Given:
+async def claim(
+    connection: AsyncConnection, claimer: Claimer, limit: int, begins: Callable[[ClaimedRun], bool] = lambda _: False
+) -> Given:
     """Claim up to `limit` due runs: the highest priority first, then the longest due.
 
+    begins: whether a run has nothing to wait for any more; it becomes running with its claim.
     A run whose holder let its lease end goes back to pending first, as a change of its own; after
     `claimer.attempts` such claims it becomes crashed instead.
     """
     limit = min(limit, _BATCH)
-    rows = (await connection.execute(_due(claimer, limit))).mappings().all()
+    rows = await _due.fetch(
+        connection, pool=claimer.pool, namespace=claimer.namespace, flows=list(claimer.flows), most=limit
+    )
     crashed, kept = [], []
     for row in rows:
         if row["worker"] is not None and row["state"] != State.PENDING:
@@ -113,11 +119,28 @@ async def claim(connection: AsyncConnection, claimer: Claimer, limit: int) -> Gi
             kept.append(row)
         else:
             crashed.append(await _give_up(connection, row, claimer.actor))
-    if kept:
-        await connection.execute(_take([row["id"] for row in kept], claimer))
     resumed = [row["id"] for row in kept if row["epoch"] > 0]
     recorded = await recorded_calls(connection, resumed) if resumed else {}
-    return Given([_claimed(row, recorded.get(row["id"], {})) for row in kept], crashed, len(rows) == limit)
+    claimed = [_claimed(row, recorded.get(row["id"], {})) for row in kept]
+    await _take_all(connection, claimer, [each for each in claimed if not begins(each)])
+    await _begin_all(connection, claimer, [each for each in claimed if begins(each)])
+    return Given(claimed, crashed, len(rows) == limit)
+
+
+async def _take_all(connection: AsyncConnection, claimer: Claimer, claimed: Sequence[ClaimedRun]) -> None:
+    await _take.many(connection, [_holding(claimer, each) for each in claimed])
+
+
+async def _begin_all(connection: AsyncConnection, claimer: Claimer, claimed: Sequence[ClaimedRun]) -> None:
+    """Their code is about to begin."""
+    tries = {each.id: each.tries for each in claimed}
+    rows = await _take_and_begin.many(connection, [_holding(claimer, each) for each in claimed])
+    details = [f"try {tries[row['id']]}" if tries[row["id"]] > 1 else "" for row in rows]
+    await tell_changes(connection, rows, details, claimer.actor)
+
+
+def _holding(claimer: Claimer, claimed: ClaimedRun) -> dict[str, Any]:
+    return {"run_": claimed.id, "holder": claimer.worker, "lease": microseconds(claimer.lease)}
 
 
 async def renew(connection: AsyncConnection, worker: str, lease: timedelta, held: Mapping[str, int]) -> set[str]:
@@ -146,32 +169,48 @@ async def give_back(
     A run that is in this state already (parked again, say) stays there, with its new due time: no change, no event.
     Raises StaleEpochError.
     """
-    due: dict[str, Any] = {"due_at": clock.now() + microseconds(wait), "attempt": claimed.attempt - 1} | columns
+    values: dict[str, Any] = {"attempt": claimed.attempt - 1} | columns
     unchanged = (run.c.id == claimed.id, run.c.epoch == claimed.epoch, run.c.state == new.value)
-    quiet = sa.update(run).where(*unchanged).values(worker=None, lease_until=0, **due)
+    due = clock.now() + microseconds(wait)
+    quiet = sa.update(run).where(*unchanged).values(worker=None, lease_until=0, due_at=due, **values)
     if claimed.state is new and (await connection.execute(quiet)).rowcount:
         return False
-    await change_state(connection, claimed.id, claimed.epoch, new, detail=detail, actor=actor, **due)
+    await change_state(connection, claimed.id, claimed.epoch, new, detail=detail, actor=actor, due_in=wait, **values)
     return True
 
 
-def _due(claimer: Claimer, limit: int) -> sa.Select[Any]:
+def _claimable() -> Prepared:
     """The rows to claim, locked; rows that somebody else is claiming now are passed over."""
     # As a subquery the clock is read once, and the index on due_at can be used.
     now = sa.select(clock.now()).scalar_subquery()
-    where = (run.c.pool == claimer.pool, run.c.state.in_(_CLAIMABLE), run.c.due_at <= now, run.c.lease_until <= now)
-    ours = (run.c.namespace == claimer.namespace, run.c.flow.in_(claimer.flows), run.c.format <= FORMAT)
-    query = sa.select(*(run.c[name] for name in _COLUMNS)).where(*where, *ours)
-    return query.order_by(run.c.priority.desc(), run.c.due_at, run.c.id).limit(limit).with_for_update(skip_locked=True)
+    due = (run.c.due_at <= now, run.c.lease_until <= now, sa.or_(*(run.c.state == state for state in _CLAIMABLE)))
+    ours = (run.c.pool == sa.bindparam("pool"), run.c.namespace == sa.bindparam("namespace"))
+    able = (one_of(run.c.flow, "flows"), run.c.format <= FORMAT)
+    query = sa.select(*(run.c[name] for name in _COLUMNS)).where(*due, *ours, *able)
+    query = query.order_by(run.c.priority.desc(), run.c.due_at, run.c.id)
+    return Prepared(query.limit(sa.bindparam("most", type_=sa.BigInteger())).with_for_update(skip_locked=True))
 
 
-def _take(ids: Sequence[str], claimer: Claimer) -> sa.Update:
-    raised = {"epoch": run.c.epoch + 1, "attempt": run.c.attempt + 1}
-    held = {"worker": claimer.worker, "lease_until": clock.now() + microseconds(claimer.lease)}
-    return sa.update(run).where(run.c.id.in_(ids)).values(raised | held)
+_due = _claimable()
+_taking = (
+    sa.update(run)
+    .where(run.c.id == sa.bindparam("run_"))
+    .values(
+        epoch=run.c.epoch + 1,
+        attempt=run.c.attempt + 1,
+        worker=sa.bindparam("holder"),
+        lease_until=clock.now() + sa.bindparam("lease", type_=sa.BigInteger()),
+    )
+)
+_take = Prepared(_taking)
+_take_and_begin = Prepared(
+    _taking.values({"state": State.RUNNING.value, "seq": run.c.seq + 1} | stamps(State.RUNNING)).returning(
+        *told_columns()
+    )
+)
 
 
-async def _give_up(connection: AsyncConnection, row: sa.RowMapping, actor: str) -> sa.RowMapping:
+async def _give_up(connection: AsyncConnection, row: Row, actor: str) -> Row:
     detail = f"given up: claimed {row['attempt']} times, and each time its worker or its process died without a word"
     if row["state"] in (State.WAITING, State.RETRYING) and row["worker"] is None:  # due in good order
         await change_state(connection, row["id"], row["epoch"], State.PENDING, actor=actor)
@@ -180,7 +219,7 @@ async def _give_up(connection: AsyncConnection, row: sa.RowMapping, actor: str) 
     )
 
 
-def _claimed(row: sa.RowMapping, recorded: Mapping[str, bytes]) -> ClaimedRun:
+def _claimed(row: Row, recorded: Mapping[str, bytes]) -> ClaimedRun:
     """The row as it is after the claim."""
     state = State.PENDING if row["worker"] is not None else State(row["state"])
     after = {"epoch": row["epoch"] + 1, "attempt": row["attempt"] + 1, "state": state, "recorded": recorded}

@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.automations.secrets import UnknownSecretError
 from penstock.events.errors import PenstockError
-from penstock.events.instants import microseconds
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State
 from penstock.services.backoff import Backoff
@@ -268,8 +267,7 @@ async def settle(
         await change_state(
             connection, run_id, epoch, State.CRASHED, detail=detail, actor=actor, error=error, goes_on=True
         )
-        due = clock.now() + microseconds(outcome.wait)
-        await change_state(connection, run_id, epoch, State.RETRYING, actor=actor, due_at=due)
+        await change_state(connection, run_id, epoch, State.RETRYING, actor=actor, due_in=outcome.wait)
     else:
         more = {"retries": claimed.retries + 1, "error": error}
         await give_back(connection, claimed, State.RETRYING, wait=outcome.wait, detail=detail, actor=actor, **more)

@@ -25,7 +25,7 @@ from penstock.services.messaging import Messaging
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
 from penstock.services.worker.crew import Crew
-from penstock.services.worker.execution import Execution, Passing, Shop, begin
+from penstock.services.worker.execution import Execution, Passing, Shop
 from penstock.services.worker.frames import Log, Problem
 from penstock.services.worker.leases import Leases
 from penstock.services.worker.presence import Presence, tried
@@ -159,15 +159,13 @@ class WorkerService:
     async def _claim_some(self) -> bool:
         """Claim for the free children.  Returns whether there may be more that are due."""
         since = asyncio.get_running_loop().time()
-        passing: dict[str, Passing] = {}
         async with self._context.database.begin() as connection:
-            given = await claim(connection, self._claimer(), self._crew.free)
-            for claimed in given.claimed:
-                passing[claimed.id] = self._passing(claimed)
-                if not passing[claimed.id]:  # nothing to wait for: one commit instead of two
-                    await begin(connection, claimed, self._shop.actor)
+            # Where there is nothing to wait for, the run begins with its claim: one commit instead of two.
+            given = await claim(
+                connection, self._claimer(), self._crew.free, begins=lambda claimed: not self._passing(claimed)
+            )
         for claimed in given.claimed:
-            self._execute(claimed, passing[claimed.id], since)
+            self._execute(claimed, self._passing(claimed), since)
         if given.claimed or given.crashed:
             self._unpublished.set()
         return given.more
