@@ -77,7 +77,10 @@ class Command(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartRun(Command, frozen=True, tag=True):
-    """Create a run. `parameters` may hold placeholders of secrets with this `nonce`, revealed by whoever runs it."""
+    """Create a run. `parameters` may hold placeholders of secrets with this `nonce`, revealed by whoever runs it.
+
+    waits: the step goes on when the run has ended (RunEnded).
+    """
 
     step: str
     run_id: str
@@ -90,6 +93,7 @@ class StartRun(Command, frozen=True, tag=True):
     causationid: str | None
     traceparent: str | None
     hops: int
+    waits: bool = False
 
 
 class Notify(Command, frozen=True, tag=True):

@@ -88,6 +88,7 @@ def _run(firing: Firing, step: RunStep, variables: dict[str, Any]) -> StartRun:
         firing.causationid,
         firing.traceparent,
         firing.hops + 1,
+        step.wait,
     )
 
 

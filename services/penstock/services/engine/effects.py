@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,8 +32,9 @@ from penstock.events.bus import Outgoing
 from penstock.events.event import from_mapping
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
-from penstock.services.database import clock
-from penstock.services.database.prepared import inserting
+from penstock.services import hints as hint
+from penstock.services.database import Database, clock, unavailable
+from penstock.services.database.prepared import Prepared, inserting
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.database.tables import approval, delivery, flow
 from penstock.services.dead_letters import Origin, dead_letter
@@ -40,6 +42,7 @@ from penstock.services.runs import NewRun, create_runs
 
 _log = structlog.get_logger()
 _FLOWS_FRESH = 2.0  # seconds
+_registered = Prepared(sa.select(flow.c.name, flow.c.pool).where(flow.c.namespace == sa.bindparam("of")))
 
 
 def wall_clock() -> Instant:
@@ -85,12 +88,18 @@ class Effects:
                 facts += [answer] if answer is not None else []
         return firing
 
-    async def write(self, connection: AsyncConnection) -> None:
-        """Within the caller's transaction; whatever is there already is left as it is."""
+    async def write(self, connection: AsyncConnection) -> frozenset[str]:
+        """Within the caller's transaction; whatever is there already is left as it is.
+
+        Returns the hints to give after the commit: who has something to do now.
+        """
         told = await create_runs(connection, self.runs)
         await _deliver.many(connection, self.deliveries)
         await _ask.many(connection, self.approvals)
-        await publish_later(connection, self.lane, [*told, *self.records])
+        publish_later(connection, self.lane, [*told, *self.records])
+        emits = any(record.topic == bus.EVENTS for record in self.records)
+        hints = ((self.runs, hint.RUNS), (self.deliveries, hint.DELIVERIES), (emits, hint.EVENTS))
+        return frozenset(name for there_is, name in hints if there_is)
 
     def _take(self, firing: Firing, command: AnyCommand, now: Instant) -> AnyFact | None:
         """Gather one command.  Returns the fact that follows at once, if any."""
@@ -123,7 +132,7 @@ class Effects:
                 firing_id=firing.id,
                 lane=self.lane,
                 step=command.step,
-                report=1,
+                report=int(command.waits),
                 correlationid=command.correlationid,
                 causationid=command.causationid,
                 traceparent=command.traceparent,
@@ -226,23 +235,32 @@ def starter_of(firing: Firing) -> str | None:
 
 
 class FlowPools:
-    """The pool of each flow that a worker has registered, asked for every so often and whenever one is missing."""
+    """The pool of each flow that a worker has registered; `run` keeps it fresh, and what is missing is asked for."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
         self._known: dict[str, str] = {}
-        self._asked = -_FLOWS_FRESH
+
+    async def run(self, database: Database) -> None:
+        """Look every so often, beside the transactions, until cancelled."""
+        while True:
+            await asyncio.sleep(_FLOWS_FRESH)
+            try:
+                async with database.read() as connection:
+                    await self._look(connection)
+            except Exception as error:
+                if not unavailable(error):
+                    raise
 
     async def get(self, connection: AsyncConnection, needed: Iterable[str]) -> dict[str, str]:
         """Pools by flow; those of `needed` that are missing are registered nowhere."""
-        fresh = time.monotonic() - self._asked < _FLOWS_FRESH
-        if not (fresh and all(name in self._known for name in needed)):
-            rows = await connection.execute(
-                sa.select(flow.c.name, flow.c.pool).where(flow.c.namespace == self._namespace)
-            )
-            self._known = {row.name: row.pool for row in rows}
-            self._asked = time.monotonic()
+        if not all(name in self._known for name in needed):
+            await self._look(connection)
         return self._known
+
+    async def _look(self, connection: AsyncConnection) -> None:
+        rows = await _registered.fetch(connection, of=self._namespace)
+        self._known = {row["name"]: row["pool"] for row in rows}
 
 
 def flows_of(automation: Automation) -> set[str]:
