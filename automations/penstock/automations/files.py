@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from penstock.automations import models, resources
 from penstock.automations.actions import OWNER, Known
+from penstock.automations.collecting import garbage_waits
 from penstock.automations.documents import Document, read
 from penstock.automations.messages import show, unknown_key, validate
 from penstock.automations.problems import Path, Problem, RuleFilesError, did_you_mean
@@ -106,9 +107,10 @@ def read_texts(paths: Iterable[str | FilePath] | str | FilePath) -> tuple[dict[s
 def load_texts(texts: Mapping[str, str], *, flows: Flows | None = None) -> RuleSet:
     """Rules of texts by file name; the order of the mapping says nothing."""
     loader = _Loader(flows)
-    for file in sorted(texts):
-        loader.read(file, texts[file])
-    return loader.result()
+    with garbage_waits():
+        for file in sorted(texts):
+            loader.read(file, texts[file])
+        return loader.result()
 
 
 def _rule_files(root: FilePath) -> Iterable[FilePath]:
@@ -219,7 +221,7 @@ class _Loader:
         name = item.get("name") if isinstance(item, dict) else None
         if not isinstance(name, str):
             return True
-        line, _ = document.values.get((*path, "name"), (1, 1))
+        line, _ = document.position((*path, "name"))
         file, first = self.told.setdefault((section, namespace, name), (document.file, line))
         if (file, first) == (document.file, line):
             return True

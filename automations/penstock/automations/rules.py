@@ -75,7 +75,7 @@ def compile_automation(
     if trigger is None or any(problem.severity == "error" for problem in problems):
         return None, problems
     problems += warnings(model, document, path)
-    line, _ = document.values.get((*path, "name"), (1, 1))
+    line, _ = document.position((*path, "name"))
     found = Automation(
         around.namespace,
         model.name,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock.automations.composing import MAX_NODES
 from penstock.automations.documents import MAX_TEXT, read
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
@@ -71,9 +72,9 @@ def test_keys_are_text_whatever_they_look_like() -> None:
 def test_every_key_and_value_has_its_position() -> None:
     document, _ = read("f.yaml", "a:\n  - b: 1\n    c: [x, yy]\n")
     assert document is not None
-    assert document.keys[("a", 0, "c")] == (3, 5)
-    assert document.values[("a", 0, "c", 1)] == (3, 12)
-    assert document.values[("a", 0)] == (2, 5)
+    assert document.position(("a", 0, "c"), at="key") == (3, 5)
+    assert document.position(("a", 0, "c", 1)) == (3, 12)
+    assert document.position(("a", 0)) == (2, 5)
 
 
 def test_a_problem_at_a_place_that_is_not_there_stands_at_the_closest_one() -> None:
@@ -151,3 +152,43 @@ def test_json_is_read_as_json(found: dict[str, Any]) -> None:
 def test_no_text_crashes_the_reader(text: str) -> None:
     document, problems = read("f.yaml", text)
     assert document is not None or problems
+
+
+def test_levels_are_bounded_before_they_are_read() -> None:
+    document, problems = read("f.yaml", "a: " + "[" * 1_000_000)
+    assert document is None
+    assert str(problems[0]) == "f.yaml:1:104: more than 100 lists and mappings inside each other"
+
+
+def test_values_are_bounded() -> None:
+    document, problems = read("f.yaml", "a: [" + "x, " * (MAX_NODES + 1) + "]")
+    assert document is None
+    assert problems[0].message == f"more than {MAX_NODES} values in one file"
+
+
+def test_levels_are_counted_through_aliases() -> None:
+    lines = ["a0: &a0 x", *(f"a{n}: &a{n} [[[[[[[[[[*a{n - 1}]]]]]]]]]]" for n in range(1, 12))]
+    document, problems = read("f.yaml", "\n".join(lines))
+    assert document is not None
+    assert problems[0].message.startswith("too many or too deeply nested values")
+    assert document.is_spoiled(("a11",))
+    assert not document.is_spoiled(("a9",))
+
+
+def test_an_alias_has_the_positions_of_what_it_names() -> None:
+    document, _ = read("f.yaml", "a: &x {b: [1, 2]}\nc: *x\n")
+    assert document is not None
+    assert document.position(("c", "b", 1)) == document.position(("a", "b", 1)) == (1, 15)
+
+
+def test_what_an_alias_repeats_of_something_refused_is_spoiled_too() -> None:
+    document, problems = read("f.yaml", "a: &x {b: .nan}\nc: [*x]\nd: 1\n")
+    assert document is not None
+    assert len(problems) == 1
+    assert [document.is_spoiled((key,)) for key in "acd"] == [True, True, False]
+
+
+def test_nothing_stands_where_its_key_stands() -> None:
+    document, _ = read("f.yaml", "a:\n  b:   # c\n")
+    assert document is not None
+    assert document.position(("a", "b")) == (2, 3)
