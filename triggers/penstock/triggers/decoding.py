@@ -15,9 +15,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from penstock.triggers.flattening import Both
-from penstock.triggers.operators import FALSE, TRUE
+from penstock.triggers.operators import ABSENT, FALSE, TRUE
 
-ABSENT: Final = msgspec.UNSET
 MAX_PATHS: Final = 64  # more are cheaper to find by walking the event
 MAX_KEYS: Final = 8  # of one path; deeper ones are found by walking
 

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import TypeAlias
 
-from penstock.triggers.operators import FALSE, TRUE, Predicate, token
+import msgspec
+
+from penstock.triggers.operators import ABSENT, FALSE, TRUE, Predicate
 
 
-class Field:
+class Field(msgspec.Struct, gc=False, eq=False):
     """What one path asks for: any one of its alternatives.
 
     path: keys joined by dots.  exact: tokens of the plain values.  predicates: all other operators.
     absent: whether a missing leaf is an alternative (`exists: false`).
-    test_at: the index's own test with the slot it is for; equal fields are one object, so it is kept here.
+    plain: whether it asks for exact values only, so that a hash finds it.
     """
 
-    __slots__ = ("absent", "exact", "path", "predicates", "test_at")
+    path: str
+    exact: tuple[object, ...] | frozenset[object]
+    predicates: tuple[Predicate, ...]
+    absent: bool
+    plain: bool
+    rank: int = -1  # how well the index tells rules apart by it; below 0: nobody has asked yet
 
-    def __init__(self, path: str, exact: tuple[object, ...], predicates: tuple[Predicate, ...], absent: bool) -> None:
-        self.path, self.predicates, self.absent = path, predicates, absent
-        self.test_at: tuple[int, Callable[[Any], bool], Field] | None = None
-        self.exact: tuple[object, ...] | frozenset[object] = exact if len(exact) < 9 else frozenset(exact)
+    @classmethod
+    def of(cls, path: str, exact: tuple[object, ...], predicates: tuple[Predicate, ...], absent: bool) -> Field:
+        """The field of some alternatives."""
+        values = exact if len(exact) < 9 else frozenset(exact)
+        return cls(path, values, predicates, absent, not predicates and not absent)
 
     def test(self, value: object) -> bool:
-        """Whether a present scalar satisfies one alternative."""
-        if self.exact and token(value) in self.exact:
+        """Whether a scalar, its token, or ABSENT satisfies one alternative."""
+        if value is ABSENT:
+            return self.absent
+        if self.exact and (TRUE if value is True else FALSE if value is False else value) in self.exact:
             return True
         return any(predicate.test(value) for predicate in self.predicates)
-
-    @property
-    def plain(self) -> bool:
-        """Whether it asks for exact values only, so that a hash finds it."""
-        return not self.predicates and not self.absent
 
     def alternatives(self) -> Iterator[tuple[str, object]]:
         """(operator, expected) of each alternative, exact values first."""

@@ -2,239 +2,294 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Hashable, Iterable
-from itertools import product
+from itertools import chain, product
 from operator import itemgetter
 from typing import Any, Final
 
-from penstock.triggers import operators as op
 from penstock.triggers.fields import Branch, Field
-from penstock.triggers.index_access import TABLES, Place, places, rank, shape, tuples_of, wildcard_places
-from penstock.triggers.index_buckets import ABSENT, FEW, Bucket, Check, Choices, Few, Hit, Keys, test_at
-from penstock.triggers.index_tables import Table
+from penstock.triggers.index_access import (
+    Access,
+    Place,
+    Where,
+    accesses,
+    is_group,
+    is_precise,
+    rank,
+    spread_of,
+    table_for,
+    worth,
+)
+from penstock.triggers.index_buckets import (
+    FEW,
+    HOLDS,
+    STRIDE,
+    Bucket,
+    Choices,
+    Hit,
+    Keys,
+    Member,
+    check,
+    check_any,
+    members_of,
+    way,
+)
+from penstock.triggers.index_tables import Found, Table
+from penstock.triggers.operators import ABSENT
 
-MAX_SHAPES: Final = 24  # sets of exact fields looked up one after the other; a rule with yet another uses a part of it
+MAX_GROUPS: Final = 24  # sets of exact fields looked up one after the other; a rule with yet another uses a part of it
 MAX_LEVELS: Final = 24  # nodes below nodes
-_COUNTERS: Final = 1 << 16
-Group = tuple[tuple[int, ...], Callable[[Any], Any], dict[Any, Bucket]]
-
-
-class Slots(dict[str, int]):
-    """The slot of each path, and how often pieces of text occur in wildcards (by hash: an estimate, never lowered)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen = array("L", bytes(_COUNTERS * array("L").itemsize))
-
-    def seen(self, piece: str) -> int:
-        return self._seen[hash(piece) % _COUNTERS]
-
-    def see(self, piece: str) -> None:
-        self._seen[hash(piece) % _COUNTERS] += 1
+_RARELY: Final = 1 / 64  # odds at which a place is good enough to look for no better one
+_NOTHING: Final[frozenset[int]] = frozenset()
 
 
 class Rule:
-    """A branch on its way into or out of the index: what is left to know, and how."""
+    """A branch on its way into or out of the index: what is left to know, and in how many places it lies."""
 
-    __slots__ = ("_single", "branch", "checked", "key", "slots", "unused")
+    __slots__ = ("_member", "branch", "checked", "key", "slots", "spread", "unused")
 
     def __init__(
         self,
         key: Hashable,
         branch: Branch,
-        slots: Slots,
+        slots: dict[str, int],
         unused: tuple[Field, ...],
-        checked: tuple[Field, ...],
+        checked: tuple[Field, ...] = (),
+        spread: int = 1,
     ) -> None:
         self.key, self.branch, self.slots, self.unused, self.checked = key, branch, slots, unused, checked
-        self._single: Hit | Check | None = None
+        self.spread = spread
+        self._member: Member | None = None
 
-    def without(self, used: Iterable[Field], *, known: bool) -> Rule:
-        """The same rule once fields were used to find it; unless `known` they are still to be checked."""
-        gone = tuple(used)
-        unused = tuple(field for field in self.unused if field not in gone)
-        return Rule(self.key, self.branch, self.slots, unused, self.checked if known else self.checked + gone)
+    def left(self) -> bool:
+        """Whether there is anything left to check."""
+        return bool(self.unused or self.checked)
 
-    def single(self) -> Hit | Check:
-        """The bucket of this rule alone; one object, wherever it is put."""
-        if self._single is None:
+    def found_by(self, access: Access) -> Rule:
+        """The same rule once it was found by some of its fields."""
+        used = access.used
+        unused = () if len(used) == len(self.unused) else tuple([each for each in self.unused if each not in used])
+        checked = self.checked if access.known else self.checked + used
+        return Rule(self.key, self.branch, self.slots, unused, checked, self.spread * len(access.places))
+
+    def member(self) -> Member:
+        """The rule among others; one object, wherever it is put."""
+        if self._member is None:
             fields = self.unused + self.checked
-            tests = tuple([test_at(self.slots[field.path], field) for field in fields])
-            self._single = Check(self.key, self.branch, tests, len(self.unused)) if fields else Hit(self.key)
-        return self._single
+            if not fields:
+                self._member = 0, HOLDS, None, (self.key, (), self.branch)
+                return self._member
+            if len(fields) > 1:
+                fields = tuple(sorted(fields, key=rank, reverse=True))
+            first = fields[0]
+            more = tuple([part for each in fields[1:] for part in (self.slots[each.path], *way(each))])
+            self._member = self.slots[first.path], *way(first), (self.key, more, self.branch)
+        return self._member
 
-    def is_at(self, member: Hit | Check) -> bool:
-        if isinstance(member, Hit):
-            return not self.unused and not self.checked and member.key == self.key
-        return member.branch is self.branch and member.key == self.key
+    def name(self) -> tuple[Hashable, int]:
+        return self.key, id(self.branch)
+
+    def is_in(self, bucket: Bucket | None) -> bool:
+        """Whether the rule lies in a bucket."""
+        if bucket is None:
+            return False
+        if isinstance(bucket, tuple):
+            return any(map(self.is_member, members_of(bucket)))
+        if isinstance(bucket, Hit):
+            return not self.left() and bucket.key == self.key
+        assert isinstance(bucket, Node)  # noqa: S101 - there is no other kind; for the type checker
+        return bucket.has(self)
+
+    def is_member(self, member: Member) -> bool:
+        _, kind, _, (key, _, branch) = member
+        return (branch is self.branch if self.left() else kind == HOLDS) and key == self.key
 
 
-def reopened(member: Hit | Check, slots: Slots) -> Rule:
-    """The rule that a bucket of one stands for."""
-    if isinstance(member, Hit):
-        return Rule(member.key, (), slots, (), ())
-    fields = tuple(field for _, _, field in member.tests)
-    return Rule(member.key, member.branch, slots, fields[: member.unused], fields[member.unused :])
-
-
-def added(bucket: Bucket | None, rule: Rule, level: int) -> Bucket:
-    """The bucket with one rule more."""
+def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int]) -> Bucket:
+    """The bucket with one rule more.  consumed: the slots of the fields by which one comes here."""
+    if isinstance(bucket, tuple):
+        if len(bucket) < FEW * STRIDE:
+            return bucket + rule.member()
+        node = Node(level, consumed)
+        for member in members_of(bucket):
+            node.add(_reopened(member, rule.slots, consumed))
+        node.add(rule)
+        return node
     if bucket is None:
-        return rule.single()
-    if isinstance(bucket, Node):
-        bucket.add(rule)
-        return bucket
-    members = _members(bucket)
-    if len(members) < FEW:
-        return Few((*members, rule.single()))
-    node = Node(level)
-    for member in members:
-        node.add(reopened(member, rule.slots))
-    node.add(rule)
-    return node
+        return rule.member() if rule.left() else Hit(rule.key)
+    if isinstance(bucket, Hit):
+        return (0, HOLDS, None, (bucket.key, (), ()), *rule.member())
+    assert isinstance(bucket, Node)  # noqa: S101 - there is no other kind; for the type checker
+    bucket.add(rule)
+    return bucket
 
 
 def removed(bucket: Bucket, rule: Rule) -> Bucket | None:
     """The bucket without a rule; None once it is empty."""
+    if isinstance(bucket, tuple):
+        at = STRIDE * next(place for place, member in enumerate(members_of(bucket)) if rule.is_member(member))
+        rest = bucket[:at] + bucket[at + STRIDE :]
+        return Hit(rest[3][0]) if len(rest) == STRIDE and rest[1] == HOLDS else rest or None
     if isinstance(bucket, Node):
         bucket.remove(rule)
-        return None if bucket.empty() else bucket
-    if isinstance(bucket, Few):
-        at = next(place for place, member in enumerate(bucket.members) if rule.is_at(member))
-        rest = bucket.members[:at] + bucket.members[at + 1 :]
-        return rest[0] if len(rest) == 1 else Few(rest)
+        return bucket if bucket.size else None
     return None
 
 
-def _members(bucket: Bucket) -> tuple[Hit | Check, ...]:
-    if isinstance(bucket, Few):
-        return bucket.members
-    assert isinstance(bucket, Hit | Check)  # noqa: S101 - nodes were asked before; for the type checker
-    return (bucket,)
+def _reopened(member: Member, slots: dict[str, int], consumed: frozenset[int]) -> Rule:
+    """The rule that a member stands for, in a bucket to which the fields at some slots have led."""
+    _, kind, _, (key, _, branch) = member
+    if kind == HOLDS:
+        return Rule(key, branch, slots, ())
+    unused: list[Field] = []
+    checked: list[Field] = []
+    spread = 1
+    for field in branch:
+        if slots[field.path] not in consumed:
+            unused.append(field)
+            continue
+        spread *= spread_of(field)
+        if not is_precise(field):
+            checked.append(field)
+    return Rule(key, branch, slots, tuple(unused), tuple(checked), spread)
+
+
+def _load(bucket: Bucket | None) -> int:
+    if bucket is None:
+        return 0
+    if isinstance(bucket, tuple):
+        return len(bucket) // STRIDE
+    return bucket.size if isinstance(bucket, Node) else 1
 
 
 class Node:
     """Rules by exact fields, one dictionary per set of fields; by other operators, one table per field and operator.
 
-    What no field tells apart is checked one by one.
+    What no field tells apart is checked one by one. Where a rule goes is decided as it comes, by what the rules that
+    are there tell: to the table in which an event would come upon it least often. A better table that does not exist
+    yet is made once it would have saved more than its look-ups cost.
     """
 
-    __slots__ = ("_chosen", "_shapes", "groups", "keys", "lacking", "level", "lookups", "more", "rest", "tables")
+    __slots__ = (
+        "_consumed",
+        "_level",
+        "_places",
+        "_regret",
+        "_tables",
+        "finders",
+        "groups",
+        "keys",
+        "lacking",
+        "lookups",
+        "more",
+        "rest",
+        "size",
+    )
 
-    def __init__(self, level: int = 0) -> None:
-        self.level = level
+    def __init__(self, level: int = 0, consumed: frozenset[int] = _NOTHING) -> None:
+        self.size = 0  # rules, those in several places counted once
         self.keys: dict[Hashable, int] = {}  # rules with nothing left to check, and how often
-        self.rest: dict[tuple[Hashable, int], Check] = {}
-        self.groups: tuple[Group, ...] = ()
-        self.lookups: tuple[tuple[Callable[[Any], Any], Callable[[Any], Bucket | None]], ...] = ()  # of the groups
+        self.rest: dict[tuple[Hashable, int], Member] = {}
         self.more = False  # whether there are keys, rest or lacking
-        self.tables: tuple[tuple[int, str, Table], ...] = ()
+        # what readers use of the tables: replaced as a whole when a table comes or goes
+        self.groups: tuple[tuple[Where, Table], ...] = ()
+        self.lookups: tuple[tuple[Callable[[Any], Any], Callable[[Any], Bucket | None]], ...] = ()  # of the groups
+        self.finders: tuple[tuple[int, Callable[[Any, Found], None]], ...] = ()
         self.lacking: tuple[tuple[int, Table], ...] = ()
-        self._shapes: dict[tuple[Hashable, int], tuple[Field, ...]] = {}  # where another shape than `shape` was taken
-        self._chosen: dict[tuple[Hashable, int], tuple[Place, ...]] = {}  # where a rule's wildcards lie
-
-    def empty(self) -> bool:
-        return not (self.keys or self.rest or self.groups or self.tables or self.lacking)
+        self._level = level
+        self._consumed = consumed
+        self._tables: dict[Where, Table] = {}
+        self._regret: dict[Where, float] = {}  # what tables that do not exist would have saved so far
+        # where each rule went; the outermost node looks for it instead, since it may hold very many
+        self._places: dict[tuple[Hashable, int], Where] = {}
 
     # reading
 
     def collect(self, values: Any, keys: Keys) -> None:
+        found: Found = []
         for pick, get in self.lookups:
             bucket = get(pick(values))
             if bucket is not None:
-                bucket.collect(values, keys)
-        if self.tables:
-            self._collect_tables(values, keys)
-        if self.more:
-            self._collect_more(values, keys)
-
-    def _collect_tables(self, values: Any, keys: Keys) -> None:
-        for slot, _, table in self.tables:
+                found.append(bucket)
+        for slot, find in self.finders:
             value = values[slot]
             if value is not ABSENT:
-                for bucket in table.find(value):
-                    bucket.collect(values, keys)
+                find(value, found)
+        for bucket in found:
+            if type(bucket) is tuple:
+                check(bucket, values, keys)
+            else:
+                bucket.collect(values, keys)  # type: ignore[union-attr] # what is no tuple
+        if self.more:
+            self._collect_more(values, keys)
 
     def _collect_more(self, values: Any, keys: Keys) -> None:
         keys.update([*self.keys])
         for slot, table in self.lacking:
             bucket = table.get(None) if values[slot] is ABSENT else None
-            if bucket is not None:
+            if isinstance(bucket, tuple):
+                check(bucket, values, keys)
+            elif bucket is not None:
                 bucket.collect(values, keys)
-        for check in [*self.rest.values()]:
-            check.collect(values, keys)
+        check(tuple(chain.from_iterable([*self.rest.values()])), values, keys)
 
     def collect_any(self, choices: Choices, keys: Keys) -> None:
-        keys.update([*self.keys])
-        for slots, _, buckets in self.groups:
-            for bucket in _offered(slots, buckets, choices):
-                bucket.collect_any(choices, keys)
-        for slot, _, table in self.tables:
-            for bucket in {
-                id(bucket): bucket for value in choices[slot] if value is not ABSENT for bucket in table.find(value)
-            }.values():
-                bucket.collect_any(choices, keys)
+        found: Found = []
+        for slots, table in self.groups:
+            found += _offered(slots, table.buckets, choices)
+        for slot, find in self.finders:
+            for value in choices[slot]:
+                if value is not ABSENT:
+                    find(value, found)
         for slot, table in self.lacking:
             lacking = table.get(None) if ABSENT in choices[slot] else None
             if lacking is not None:
-                lacking.collect_any(choices, keys)
-        for check in [*self.rest.values()]:
-            check.collect_any(choices, keys)
+                found.append(lacking)
+        for bucket in {id(bucket): bucket for bucket in found}.values():
+            if isinstance(bucket, tuple):
+                check_any(bucket, choices, keys)
+            else:
+                bucket.collect_any(choices, keys)
+        keys.update([*self.keys])
+        check_any(tuple(chain.from_iterable([*self.rest.values()])), choices, keys)
 
     # writing; one writer at a time
 
+    def has(self, rule: Rule) -> bool:
+        """Whether a rule lies here; for all but the outermost node."""
+        return rule.name() in self._places if rule.left() else rule.key in self.keys
+
     def add(self, rule: Rule) -> None:
-        name = (rule.key, id(rule.branch))
-        if not rule.unused and not rule.checked:
+        self.size += 1
+        if not rule.left():
             self.keys[rule.key] = self.keys.get(rule.key, 0) + 1
             self.more = True
             return
-        fields = self._shape(rule)
-        if fields:
-            self._add_exact(rule, fields)
-            return
-        field = self._field(rule)
-        if field is None:
+        access = self._choose(rule)
+        if access is None:
+            self.rest[rule.name()] = rule.member()
             self.more = True
-            self.rest[name] = rule.single()  # type: ignore[assignment] # it has something left to check
+            if self._level:
+                self._places[rule.name()] = ()
             return
-        found, wildcards, precise = places(field)
-        inner = rule.without([field], known=precise)
-        slot = rule.slots[field.path]
-        for place, key in found:
-            self._put(slot, place, key, inner)
-        if wildcards:
-            self._chosen[name] = chosen = tuple(
-                {self._rarest(slot, wildcard, rule.slots) for wildcard in wildcards}.difference(found)
-            )
-            for place, key in chosen:
-                self._put(slot, place, key, inner)
+        if self._level:
+            self._places[rule.name()] = access.places[0][0]
+        inner = rule.found_by(access)
+        for place in access.places:
+            self._put(place, inner)
 
     def remove(self, rule: Rule) -> None:
-        name = (rule.key, id(rule.branch))
-        if not rule.unused and not rule.checked:
+        self.size -= 1
+        name = rule.name()
+        if not rule.left():
             self._forget(rule.key)
-            return
-        if self.rest.pop(name, None) is not None:
-            return
-        fields = self._shapes.pop(name, None) or shape(rule.unused)
-        if fields:
-            self._remove_exact(rule, fields)
-            return
-        field = self._field(rule)
-        assert field is not None  # noqa: S101 - else it was among the rest
-        found, _, precise = places(field)
-        inner = rule.without([field], known=precise)
-        slot = rule.slots[field.path]
-        for place, key in found:
-            self._take(slot, place, key, inner)
-        for place, key in self._chosen.pop(name, ()):
-            self._take(slot, place, key, inner)
-
-    def _regroup(self, groups: tuple[Group, ...]) -> None:
-        self.groups = groups
-        self.lookups = tuple((pick, buckets.get) for _, pick, buckets in groups)
+        elif self.rest.pop(name, None) is None:
+            access = self._where_is(rule)
+            inner = rule.found_by(access)
+            for place in access.places:
+                self._take(place, inner)
+        self._places.pop(name, None)
+        self.more = bool(self.keys or self.rest or self.lacking)
 
     def _forget(self, key: Hashable) -> None:
         if self.keys[key] > 1:
@@ -242,114 +297,103 @@ class Node:
         else:
             del self.keys[key]
 
-    def _field(self, rule: Rule) -> Field | None:
-        """The field by which a rule without exact ones is found."""
-        if self.level >= MAX_LEVELS or not rule.unused:
+    def _ways(self, rule: Rule) -> Iterable[Access]:
+        return accesses(rule.unused, rule.slots, [where for where, _ in self.groups], rule.spread)
+
+    def _choose(self, rule: Rule) -> Access | None:
+        """The way by which a rule is found; None: it is checked for every event that comes here."""
+        if self._level >= MAX_LEVELS:
             return None
-        best = max(rule.unused, key=rank)
-        return best if rank(best) > 0 else None
+        best: Access | None = None
+        missing: Access | None = None
+        least = 2.0
+        for access in self._ways(rule):
+            odds = self._odds(access)
+            if odds is None:
+                missing = missing or (access if self._may_have(access) else None)
+            elif odds <= _RARELY:
+                return missing if missing is not None and self._pays(missing, odds) else access
+            elif odds < least:
+                best, least = access, odds
+        return missing if missing is not None and self._pays(missing, least) else best
 
-    def _shape(self, rule: Rule) -> tuple[Field, ...]:
-        if self.level >= MAX_LEVELS:
-            return ()
-        fields = shape(rule.unused)
-        if len(fields) < 2 or len(self.groups) < MAX_SHAPES:
-            return fields
-        plain = {rule.slots[field.path]: field for field in rule.unused if field.plain}
-        wanted = tuple(rule.slots[field.path] for field in fields)
-        known = [slots for slots, _, _ in self.groups if all(slot in plain for slot in slots)]
-        if wanted in known:
-            return fields
-        best = max((slots for slots in known if _count(plain, slots) <= 16), key=len, default=wanted[:1])
-        chosen = tuple(plain[slot] for slot in best)
-        self._shapes[(rule.key, id(rule.branch))] = chosen
-        return chosen
+    def _odds(self, access: Access) -> float | None:
+        """How likely an event is to come upon a rule there; None: there is a table missing."""
+        odds = 0.0
+        for where, key in access.places:
+            table = self._tables.get(where)
+            if table is None:
+                return None
+            load = _load(table.get(key))
+            share = load / (table.rules + 1)
+            if load >= FEW:  # too many to check one by one: good enough only if nothing is better
+                share = max(share, 2 * _RARELY)
+            odds += max(share, worth(where).least)
+        return odds
 
-    def _add_exact(self, rule: Rule, fields: tuple[Field, ...]) -> None:
-        slots = tuple(rule.slots[field.path] for field in fields)
-        buckets = next((buckets for known, _, buckets in self.groups if known == slots), None)
-        fresh = buckets is None
-        if buckets is None:
-            buckets = {}
-        inner = rule.without(fields, known=True)
-        for key in tuples_of(fields):
-            buckets[key] = added(buckets.get(key), inner, self.level + 1)
+    def _may_have(self, access: Access) -> bool:
+        """Whether a table may be made for it: sets of exact fields are bounded, each costs a look-up for any event."""
+        return len(access.used) == 1 or len(self.groups) < MAX_GROUPS
+
+    def _pays(self, access: Access, least: float) -> bool:
+        """Whether to make a table, where the best place there is has odds of `least`."""
+        if least > 1:
+            return True
+        where = access.places[0][0]
+        found = worth(where)
+        if found.odds * 2 > least and not (least and is_group(where)):
+            return False
+        regret = self._regret.get(where, 0.0) + least
+        self._regret[where] = regret
+        return regret > found.cost
+
+    def _where_is(self, rule: Rule) -> Access:
+        known = self._places.get(rule.name())
+        for access in self._ways(rule):
+            where, key = access.places[0]
+            table = self._tables.get(where)
+            if table is not None and (known is None or known == where):
+                inner = rule.found_by(access)
+                if inner.is_in(table.get(key)) and all(place in self._tables for place, _ in access.places):
+                    return access
+        raise KeyError(rule.key)
+
+    def _put(self, place: Place, inner: Rule) -> None:
+        where, key = place
+        table = self._tables.get(where)
+        fresh = table is None
+        if table is None:
+            self._tables[where] = table = table_for(where)
+        slots = where if is_group(where) else where[:1]
+        table.put(key, added(table.get(key), inner, self._level + 1, self._consumed.union(slots)))
+        table.rules += 1
         if fresh:
-            self._regroup((*self.groups, (slots, itemgetter(*slots), buckets)))
+            self._arrange()
 
-    def _remove_exact(self, rule: Rule, fields: tuple[Field, ...]) -> None:
-        slots = tuple(rule.slots[field.path] for field in fields)
-        buckets = next(buckets for known, _, buckets in self.groups if known == slots)
-        inner = rule.without(fields, known=True)
-        for key in tuples_of(fields):
-            left = removed(buckets[key], inner)
-            if left is None:
-                del buckets[key]
-            else:
-                buckets[key] = left
-        if not buckets:
-            self._regroup(tuple(group for group in self.groups if group[0] != slots))
-
-    def _table(self, slot: int, place: str) -> Table:
-        if place == "absent":
-            found = next((table for known, table in self.lacking if known == slot), None)
-        else:
-            found = next((table for known, name, table in self.tables if known == slot and name == place), None)
-        if found is None:
-            found = TABLES[place]()
-            if place == "absent":
-                self.lacking = (*self.lacking, (slot, found))
-                self.more = True
-            else:
-                self.tables = (*self.tables, (slot, place, found))
-        return found
-
-    def _put(self, slot: int, place: str, key: object, inner: Rule) -> None:
-        table = self._table(slot, place)
-        table.put(key, added(table.get(key), inner, self.level + 1))
-
-    def _take(self, slot: int, place: str, key: object, inner: Rule) -> None:
-        table = self._table(slot, place)
+    def _take(self, place: Place, inner: Rule) -> None:
+        where, key = place
+        table = self._tables[where]
         bucket = table.get(key)
+        table.rules -= 1
         left = None if bucket is None else removed(bucket, inner)
         if left is not None:
             table.put(key, left)
             return
-        if bucket is not None:
-            table.drop(key)
-        if not table.size():
-            self.tables = tuple(row for row in self.tables if row[2] is not table)
-            self.lacking = tuple(row for row in self.lacking if row[1] is not table)
+        table.drop(key)
+        if not table.rules:
+            del self._tables[where]
+            self._arrange()
 
-    def _rarest(self, slot: int, wildcard: op.Wildcard, slots: Slots) -> Place:
-        """The place of a wildcard where fewest rules lie; of pieces the one that fewest wildcards contain."""
-        known = {name: table for at, name, table in self.tables if at == slot}
-
-        def load(place: Place) -> tuple[int, int]:
-            name, key = place
-            if name == "gram":
-                return 1, slots.seen(str(key))
-            return _weight(known[name].get(key)) // FEW if name in known else 0, 0
-
-        found = wildcard_places(wildcard)
-        best = min(found, key=load)
-        for name, key in found:
-            if name == "gram":
-                slots.see(str(key))
-        return best
-
-
-def _weight(bucket: Bucket | None) -> int:
-    if isinstance(bucket, Node):
-        return 1 << 20
-    return 0 if bucket is None else len(bucket.members) if isinstance(bucket, Few) else 1
-
-
-def _count(plain: dict[int, Field], slots: tuple[int, ...]) -> int:
-    count = 1
-    for slot in slots:
-        count *= len(plain[slot].exact)
-    return count
+    def _arrange(self) -> None:
+        """Tell the readers which tables there are."""
+        rows = [*self._tables.items()]
+        self.groups = tuple((where, table) for where, table in rows if is_group(where))
+        self.lookups = tuple((itemgetter(*where), table.buckets.get) for where, table in self.groups)
+        self.lacking = tuple((where[0], table) for where, table in rows if where[-1] == "absent")
+        self.more = self.more or bool(self.lacking)
+        self.finders = tuple(
+            (where[0], table.find) for where, table in rows if not is_group(where) and where[-1] != "absent"
+        )
 
 
 def _offered(slots: tuple[int, ...], buckets: dict[Any, Bucket], choices: Choices) -> list[Bucket]:

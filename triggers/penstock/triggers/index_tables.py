@@ -1,15 +1,14 @@
 """The indexes of one field: from the event's value to the buckets whose predicate holds, or may hold, for it.
 
-Each one knows `find(value)`, the buckets of a value; and `table(predicate)`/key functions by which a bucket is put in
-and taken out. `precise` ones need no check afterwards.
+Each one keeps buckets under keys that a predicate gives, and knows `find(value, found)`, which puts the buckets of a
+token that is not ABSENT behind those found already.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, Final
 
 from penstock.triggers import operators as op
 from penstock.triggers.addresses import packed, truncated
@@ -17,17 +16,25 @@ from penstock.triggers.index_buckets import Bucket
 
 _CHUNK = 256
 _GRAM = 5  # characters of a literal by which wildcards are told apart
+_WORD = 8  # characters behind a delimiter by which they are told apart
+_SHORTEST = 3  # of those, and of a beginning or an end that tells apart well enough
+DELIMITERS: Final = "/.:_-@# "
 _NARROWEST, _WIDEST = -1_000, 1_000  # binary exponents of the widths of ranges that have cells
+_COARSE = 3  # binary exponents that share a grid
+Found = list[Bucket]
 
 
 class Table:
-    """Buckets under keys that a predicate gives; the base of all indexes of a field."""
+    """Buckets by equal key; the base of all indexes of a field.
 
-    __slots__ = ("buckets",)
-    precise: ClassVar[bool] = True
+    rules: how many lie here; one under several keys counts several times.
+    """
+
+    __slots__ = ("buckets", "rules")
 
     def __init__(self) -> None:
         self.buckets: dict[Any, Bucket] = {}
+        self.rules = 0
 
     def get(self, key: Any) -> Bucket | None:
         return self.buckets.get(key)
@@ -38,18 +45,10 @@ class Table:
     def drop(self, key: Any) -> None:
         del self.buckets[key]
 
-    def find(self, value: object) -> Iterable[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         bucket = self.buckets.get(value)
-        return () if bucket is None else (bucket,)
-
-    def size(self) -> int:
-        return len(self.buckets)
-
-
-class Values(Table):
-    """By equal value."""
-
-    __slots__ = ()
+        if bucket is not None:
+            found.append(bucket)
 
 
 class _Sized(Table):
@@ -86,10 +85,9 @@ class Prefixes(_Sized):
 
     __slots__ = ()
 
-    def find(self, value: object) -> Iterable[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         if type(value) is not str:
-            return ()
-        found: list[Bucket] = []
+            return
         get, size = self.buckets.get, len(value)
         for length in self.lengths:
             if length > size:
@@ -97,7 +95,6 @@ class Prefixes(_Sized):
             bucket = get(value[:length])
             if bucket is not None:
                 found.append(bucket)
-        return found
 
 
 class Suffixes(_Sized):
@@ -105,10 +102,9 @@ class Suffixes(_Sized):
 
     __slots__ = ()
 
-    def find(self, value: object) -> Iterable[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         if type(value) is not str:
-            return ()
-        found: list[Bucket] = []
+            return
         get, size = self.buckets.get, len(value)
         for length in self.lengths:
             if length > size:
@@ -116,7 +112,6 @@ class Suffixes(_Sized):
             bucket = get(value[size - length :])
             if bucket is not None:
                 found.append(bucket)
-        return found
 
 
 class CaselessPrefixes(_Sized):
@@ -124,13 +119,14 @@ class CaselessPrefixes(_Sized):
 
     __slots__ = ()
 
-    def find(self, value: object) -> Iterator[Bucket]:
-        if type(value) is str:
-            for length in self.lengths:
-                part = value[:length]
-                bucket = self.buckets.get(part.lower()) if len(part) == length and part.isascii() else None
-                if bucket is not None:
-                    yield bucket
+    def find(self, value: Any, found: Found) -> None:
+        if type(value) is not str:
+            return
+        for length in self.lengths:
+            part = value[:length]
+            bucket = self.buckets.get(part.lower()) if len(part) == length and part.isascii() else None
+            if bucket is not None:
+                found.append(bucket)
 
 
 class CaselessSuffixes(_Sized):
@@ -138,13 +134,14 @@ class CaselessSuffixes(_Sized):
 
     __slots__ = ()
 
-    def find(self, value: object) -> Iterator[Bucket]:
-        if type(value) is str:
-            for length in self.lengths:
-                part = value[len(value) - length :] if length <= len(value) else ""
-                bucket = self.buckets.get(part.lower()) if len(part) == length and part.isascii() else None
-                if bucket is not None:
-                    yield bucket
+    def find(self, value: Any, found: Found) -> None:
+        if type(value) is not str:
+            return
+        for length in self.lengths:
+            part = value[len(value) - length :] if length <= len(value) else ""
+            bucket = self.buckets.get(part.lower()) if len(part) == length and part.isascii() else None
+            if bucket is not None:
+                found.append(bucket)
 
 
 class Caseless(Table):
@@ -152,33 +149,68 @@ class Caseless(Table):
 
     __slots__ = ()
 
-    def find(self, value: object) -> Iterable[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         bucket = self.buckets.get(value.lower()) if type(value) is str and value.isascii() else None
-        return () if bucket is None else (bucket,)
+        if bucket is not None:
+            found.append(bucket)
+
+
+class Words(_Sized):
+    """By what stands behind a delimiter, wherever that occurs: wildcards on paths, subjects and dotted names."""
+
+    __slots__ = ("delimiter",)
+
+    def __init__(self, delimiter: str) -> None:
+        super().__init__()
+        self.delimiter = delimiter
+
+    def find(self, value: Any, found: Found) -> None:
+        if type(value) is not str:
+            return
+        get = self.buckets.get
+        words = value.split(self.delimiter)
+        del words[0]
+        for length in self.lengths:
+            for word in words if len(words) < 2 else {word[:length] for word in words}:  # each bucket once
+                bucket = get(word[:length])
+                if bucket is not None:
+                    found.append(bucket)
 
 
 class Grams(_Sized):
-    """By a piece of text anywhere inside; wildcards are kept under the rarest piece of their literals."""
+    """By a piece of text anywhere inside, for wildcards that have nothing better."""
 
     __slots__ = ()
-    precise = False
 
-    def find(self, value: object) -> Iterable[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         if type(value) is not str:
-            return ()
+            return
         buckets = self.buckets
-        found: list[Bucket] = []
         for length in self.lengths:
             pieces = {value[at : at + length] for at in range(len(value) - length + 1)}
             if pieces and not buckets.keys().isdisjoint(pieces):
                 found += [bucket for piece in pieces if (bucket := buckets.get(piece)) is not None]
-        return found
 
 
-def pieces_of(wildcard: op.Wildcard) -> list[str]:
-    """The pieces of its literals by which a wildcard may be kept, all of one length."""
-    length = min(_GRAM, max(map(len, wildcard.parts)))
-    return [part[at : at + length] for part in wildcard.parts for at in range(len(part) - length + 1)]
+def pieces_of(wildcard: op.Wildcard) -> list[tuple[str, str]]:
+    """The tables and keys under any one of which a wildcard with two literals or more may be kept, the best first."""
+    parts = wildcard.parts
+    ends = [("prefix", parts[0]), ("suffix", parts[-1])]
+    ends.sort(key=lambda end: -len(end[1]))
+    long = [end for end in ends if len(end[1]) >= _SHORTEST]
+    short = [end for end in ends if 0 < len(end[1]) < _SHORTEST]
+    words = [
+        (f"word{delimiter}", word[:_WORD])
+        for part in parts
+        for delimiter in DELIMITERS
+        if delimiter in part
+        for word in part.split(delimiter)[1:]
+        if len(word) >= _SHORTEST
+    ]
+    words.sort(key=lambda word: -len(word[1]))
+    length = min(_GRAM, max(map(len, parts)))
+    grams = [part[at : at + length] for part in parts for at in range(len(part) - length + 1)] if length else []
+    return [*long, *words[:4], *(("gram", piece) for piece in grams[:16]), *short]
 
 
 class Addresses(Table):
@@ -186,9 +218,10 @@ class Addresses(Table):
 
     __slots__ = ()
 
-    def find(self, value: object) -> Iterable[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         bucket = self.buckets.get(packed(value)) if type(value) is str else None
-        return () if bucket is None else (bucket,)
+        if bucket is not None:
+            found.append(bucket)
 
 
 class Blocks(Table):
@@ -206,73 +239,74 @@ class Blocks(Table):
             self._masks = (*self._masks, (len(first), bits))
         self.buckets[key] = bucket
 
-    def find(self, value: object) -> Iterator[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         address = packed(value) if type(value) is str else None
-        if address is not None:
-            for size, bits in self._masks:
-                first = (
-                    truncated(address, bits)
-                    if size == len(address)
-                    else b"\0\0\0\0"
-                    if (size, bits) == (4, 0)
-                    else None
-                )
-                bucket = self.buckets.get((first, bits))
-                if bucket is not None and first is not None:
-                    yield bucket
+        if address is None:
+            return
+        for size, bits in self._masks:
+            same = size == len(address)
+            first = truncated(address, bits) if same else b"\0\0\0\0" if (size, bits) == (4, 0) else None
+            bucket = self.buckets.get((first, bits))
+            if bucket is not None and first is not None:
+                found.append(bucket)
 
 
 class Cells(Table):
-    """Ranges with two ends, by the cells of a grid whose step is their width, rounded up to a power of two.
+    """Ranges with two ends, by the cells of a grid whose step is their width, rounded up to a power of eight.
 
-    A range touches two or three cells, a value lies in one for each width there is; neither grows with the rules.
+    A range touches one or two cells, a value lies in one for each step there is; neither grows with the rules. A grid
+    is a dictionary of its own, so that its keys are plain numbers.
     """
 
-    __slots__ = ("_counts", "_steps")
-    precise = False
+    __slots__ = ("_grids", "_steps")
 
     def __init__(self) -> None:
         super().__init__()
-        self._counts: dict[int, int] = {}
-        self._steps: tuple[tuple[int, float], ...] = ()  # (exponent, 1 / step) in use
+        self._grids: dict[int, dict[float, Bucket]] = {}
+        self._steps: tuple[tuple[float, dict[float, Bucket]], ...] = ()  # (1 / step, its grid)
+
+    def get(self, key: Any) -> Bucket | None:
+        exponent, cell = key
+        grid = self._grids.get(exponent)
+        return None if grid is None else grid.get(cell)
 
     def put(self, key: Any, bucket: Bucket) -> None:
-        if key not in self.buckets:
-            self._count(key[0], 1)
-        self.buckets[key] = bucket
+        exponent, cell = key
+        grid = self._grids.get(exponent)
+        if grid is not None:
+            grid[cell] = bucket
+            return
+        self._grids[exponent] = {cell: bucket}
+        self._renew()
 
     def drop(self, key: Any) -> None:
-        del self.buckets[key]
-        self._count(key[0], -1)
+        exponent, cell = key
+        del self._grids[exponent][cell]
+        if not self._grids[exponent]:
+            del self._grids[exponent]
+            self._renew()
 
-    def _count(self, exponent: int, by: int) -> None:
-        count = self._counts.get(exponent, 0) + by
-        if count:
-            self._counts[exponent] = count
-        else:
-            del self._counts[exponent]
-        if count == 0 or (count == 1 and by == 1):
-            self._steps = tuple((used, math.ldexp(1.0, -used)) for used in sorted(self._counts))
+    def _renew(self) -> None:
+        self._steps = tuple((math.ldexp(1.0, -exponent), grid) for exponent, grid in sorted(self._grids.items()))
 
-    def find(self, value: object) -> Iterable[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         if type(value) is not float and (type(value) is not int or not op.comparable(value)):
-            return ()
-        found: list[Bucket] = []
-        for exponent, inverse in self._steps:
-            bucket = self.buckets.get((exponent, value * inverse // 1.0))
+            return
+        for inverse, grid in self._steps:
+            bucket = grid.get(value * inverse // 1.0)
             if bucket is not None:
                 found.append(bucket)
-        return found
 
 
 def cells_of(bounds: op.Range) -> list[Any] | None:
     """The cells a range touches, or None where it is too wide or too narrow for a grid."""
-    width = bounds.top - bounds.bottom
-    exponent = math.frexp(width)[1] if math.isfinite(width) else _WIDEST + 1
+    bottom, top = bounds.bottom, bounds.top
+    width = top - bottom
+    exponent = -(-math.frexp(width)[1] // _COARSE) * _COARSE if math.isfinite(width) else _WIDEST + 1
     if not _NARROWEST <= exponent <= _WIDEST:
         return None
     inverse = math.ldexp(1.0, -exponent)
-    first, last = bounds.bottom * inverse // 1.0, bounds.top * inverse // 1.0
+    first, last = bottom * inverse // 1.0, top * inverse // 1.0
     if not (math.isfinite(first) and last - first <= 2):
         return None
     return [(exponent, first + step) for step in range(int(last - first) + 1)]
@@ -313,7 +347,7 @@ class Thresholds(Table):
             (*chunks[:at], *parts, *chunks[at + 1 :]),
         )
 
-    def find(self, value: object) -> Iterator[Bucket]:
+    def find(self, value: Any, found: Found) -> None:
         if type(value) is not float and (type(value) is not int or not op.comparable(value)):
             return
         if not -op.LARGEST <= value <= op.LARGEST:
@@ -321,20 +355,19 @@ class Thresholds(Table):
         tops, chunks = self._state
         # above: bound < value, or bound == value and closed (sorted as (bound, not closed)); below: the mirror image
         probe = (value, 0.5)
+        at = bisect_left(tops, probe)
         if self.below:
-            at = bisect_left(tops, probe)
             for chunk in chunks[at : at + 1]:
                 start = bisect_right(chunk, probe, key=lambda row: row[0])
-                yield from (bucket for _, bucket in chunk[start:])
+                found.extend(bucket for _, bucket in chunk[start:])
             for chunk in chunks[at + 1 :]:
-                yield from (bucket for _, bucket in chunk)
+                found.extend(bucket for _, bucket in chunk)
         else:
-            at = bisect_left(tops, probe)
             for chunk in chunks[:at]:
-                yield from (bucket for _, bucket in chunk)
+                found.extend(bucket for _, bucket in chunk)
             for chunk in chunks[at : at + 1]:
                 end = bisect_left(chunk, probe, key=lambda row: row[0])
-                yield from (bucket for _, bucket in chunk[:end])
+                found.extend(bucket for _, bucket in chunk[:end])
 
 
 class Presence(Table):
@@ -342,5 +375,5 @@ class Presence(Table):
 
     __slots__ = ()
 
-    def find(self, value: object) -> Iterable[Bucket]:
-        return (*self.buckets.values(),)
+    def find(self, value: Any, found: Found) -> None:
+        found.extend((*self.buckets.values(),))

@@ -12,9 +12,9 @@ from penstock.triggers.decoding import GIVES_UP, Unplain, decode, reader
 from penstock.triggers.explaining import Explanation, explain
 from penstock.triggers.flattening import Node as Paths
 from penstock.triggers.flattening import flatten, tree
-from penstock.triggers.index_buckets import ABSENT, Keys, tokens_of
-from penstock.triggers.index_node import Node, Rule, Slots
-from penstock.triggers.operators import FALSE, TRUE, token
+from penstock.triggers.index_buckets import Keys, tokens_of
+from penstock.triggers.index_node import Node, Rule
+from penstock.triggers.operators import ABSENT, FALSE, TRUE, token
 from penstock.triggers.pattern import Pattern
 
 _CONFUSED = frozenset((TRUE, FALSE, 0, 1))  # tokens that Python's booleans would hit by mistake
@@ -67,7 +67,7 @@ class Matcher:
         self._unique_keys = unique_keys
         self._patterns: dict[Hashable, Pattern] = {}
         self._root = Node()
-        self._slots = Slots()  # a path keeps its slot for good
+        self._slots: dict[str, int] = {}  # a path keeps its slot for good
         self._exact: set[str] = set()  # paths at which booleans must be told from 1 and 0
         self._view: _View | None = None
         self._writing = threading.RLock()
@@ -87,7 +87,7 @@ class Matcher:
             self._name_paths(pattern)
             self._patterns[key] = pattern
             for branch in pattern.branches:
-                self._root.add(Rule(key, branch, self._slots, branch, ()))
+                self._root.add(Rule(key, branch, self._slots, branch))
             if old is not None:
                 # a match under way may have passed the new place before and reach the old one after: it starts again
                 self._view = copy(self._view)
@@ -178,4 +178,4 @@ class Matcher:
 
     def _withdraw(self, key: Hashable, pattern: Pattern) -> None:
         for branch in pattern.branches:
-            self._root.remove(Rule(key, branch, self._slots, branch, ()))
+            self._root.remove(Rule(key, branch, self._slots, branch))

@@ -49,9 +49,10 @@ _RESERVED = frozenset(
 )  # an object with one of these keys is no branch of a `$or`
 _Draft = dict[str, Field]
 
-_LATELY = 4_096  # compiled fields kept, so that equal ones of many patterns are one object
+_LATELY = 8_192  # compiled fields kept twice over, so that equal ones of many patterns are one object
 _BRIEF = 512  # bytes that the alternatives of such a field may take
-_lately: dict[tuple[str, bytes], Field] = {}
+_Kept = dict[tuple[str, bytes], Field]
+_lately: list[_Kept] = [{}, {}]  # those asked for of late, and those before; the latter go when the former are many
 
 
 def parse(pattern: object) -> tuple[Branch, ...]:
@@ -134,13 +135,14 @@ def _field(alternatives: list[object] | tuple[object, ...], path: str) -> Field:
         name = path, marshal.dumps(cast(Any, alternatives), 2)
     except ValueError:  # types that no JSON decoder makes
         return _compiled(alternatives, path)
-    field = _lately.get(name)
+    late, before = _lately
+    field = late.get(name)
     if field is None:
-        field = _compiled(alternatives, path)
+        field = before.get(name) or _compiled(alternatives, path)
         if len(name[1]) < _BRIEF:
-            if len(_lately) >= _LATELY:
-                _lately.clear()
-            _lately[name] = field
+            if len(late) >= _LATELY:
+                _lately[:] = late, before = {}, late
+            late[name] = field
     return field
 
 
@@ -167,7 +169,7 @@ def _compiled(alternatives: list[object] | tuple[object, ...], path: str) -> Fie
             f"too complex: more than {MAX_VALUES} values or {MAX_PREDICATES} other operators in one list;"
             " split it into several patterns",
         )
-    return Field(path, tuple(exact), tuple(predicates), absent)
+    return Field.of(path, tuple(exact), tuple(predicates), absent)
 
 
 def _weight(predicate: op.Predicate) -> int:
@@ -230,7 +232,7 @@ def _affix(name: str, build: Callable[[str], op.Predicate]) -> Callable[[object,
             inner, text = _only(argument, path)
             if inner != "equals-ignore-case":
                 raise PatternError(path, f"inside {name} only equals-ignore-case is known, not {inner!r}")
-            return op.IgnoreCase(_text(text, path, f"{name} with equals-ignore-case"), name)
+            return op.IgnoreCase.of(_text(text, path, f"{name} with equals-ignore-case"), name)
         return build(_text(argument, path, name))
 
     return make
@@ -264,16 +266,14 @@ def _numeric(argument: object, path: str) -> op.Range:
     sign, number = argument[0], _number(argument[1], path)
     if sign not in ("=", "<", "<=", ">", ">="):
         raise PatternError(path, f"numeric knows =, <, <=, > and >=, not {_show(sign)}")
-    form = tuple(argument)
     if len(argument) == 2:
-        bottom, top = (number if sign in ("=", ">", ">=") else None), (number if sign in ("=", "<", "<=") else None)
-        return op.Range(bottom, top, (sign in ("=", ">="), sign in ("=", "<=")), form)
+        return op.Range.of((sign, number))
     until, top = argument[2], _number(argument[3], path)
     if sign not in (">", ">=") or until not in ("<", "<="):
         raise PatternError(path, "a numeric range names the lower bound first (> or >=), then the upper one (< or <=)")
     if not number < top:
         raise PatternError(path, f"a numeric range needs its lower bound below the upper one, not {number} and {top}")
-    return op.Range(number, top, (sign == ">=", until == "<="), form)
+    return op.Range.of((sign, number, until, top))
 
 
 def _number(value: object, path: str) -> float:
@@ -317,14 +317,14 @@ def _anything_but(argument: object, path: str) -> op.Predicate:
     if strings or (values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)):
         if len(values) > MAX_VALUES:
             raise PatternError(path, f"too complex: anything-but of more than {MAX_VALUES} values")
-        return op.AnythingBut(tuple(values if strings else (_number(value, path) for value in values)), argument)
+        return op.AnythingBut.of(tuple(values if strings else (_number(value, path) for value in values)), argument)
     raise PatternError(path, "anything-but takes a string, a number, or a list of only strings or only numbers")
 
 
 _BUILDERS: dict[str, Callable[[object, str], op.Predicate]] = {
     "prefix": _affix("prefix", op.Prefix),
     "suffix": _affix("suffix", op.Suffix),
-    "equals-ignore-case": lambda argument, path: op.IgnoreCase(_text(argument, path, "equals-ignore-case")),
+    "equals-ignore-case": lambda argument, path: op.IgnoreCase.of(_text(argument, path, "equals-ignore-case")),
     "wildcard": _wildcard,
     "numeric": _numeric,
     "cidr": _cidr,

@@ -118,4 +118,5 @@ def test_adding_replacing_and_removing_leaves_what_was_asked_for(
     for key in current:
         matcher.remove(key)
     assert matcher.match(events[0]) == set()
-    assert matcher._root.empty()
+    assert matcher._root.size == 0
+    assert not matcher._root._tables
