@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from penstock.automations import models
 from penstock.automations.compiling import compile_template
+from penstock.automations.conditions import CelCondition, compile_if
 from penstock.automations.documents import Document
 from penstock.automations.problems import Path, Problem, did_you_mean
-from penstock.automations.scopes import Scope, action_scope
+from penstock.automations.scopes import Scope, action_scope, condition_scope
 from penstock.automations.templates import Template, TemplateError
 from penstock.events.event import RESERVED_PREFIX
 
@@ -33,7 +34,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Launch a run. `parameters`: JSON whose leaves may be templates."""
+    """Launch a run. `parameters`: JSON whose leaves may be templates.  condition: of each step; None: always."""
 
     name: str | None
     flow: str
@@ -42,6 +43,7 @@ class RunStep:
     wait: bool  # whether the step is done when the run has ended, rather than when it is accepted
     retry: RetryPolicy
     timeout: int | None
+    condition: CelCondition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class NotifyStep:
     title: Template | None
     retry: RetryPolicy
     timeout: int | None
+    condition: CelCondition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class ApproveStep:
     timeout: int
     on_timeout: Literal["reject", "approve"]
     four_eyes: bool
+    condition: CelCondition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class EmitStep:
     subject: Template | None
     source: Template | None
     data: Any
+    condition: CelCondition | None = None
 
 
 Step: TypeAlias = RunStep | NotifyStep | ApproveStep | EmitStep
@@ -113,7 +118,11 @@ class Compiler:
 
     def step(self, action: models.Step, path: Path) -> Step:
         """One step; later ones may refer to it."""
-        found = self._step(action, path)
+        condition, problems = compile_if(
+            action.if_, condition_scope(self.vars, self.names), self.document, (*path, "if")
+        )
+        self.problems += problems
+        found = replace(self._step(action, path), condition=condition)
         if action.name in self.names:
             self._add((*path, "name"), f"two steps are named `{action.name}`", "choose another name")
         self.names |= {action.name} if action.name else set()

@@ -110,10 +110,11 @@ def _check_names(analysed: _Analysed, scope: Scope) -> None:
     for variable, attribute, plain_dot in analysed.accesses:
         allowed = scope.variables.get(variable)
         if isinstance(attribute, str) and variable in scope.variables and (plain_dot or allowed is not None):
-            _check_attribute(variable, attribute, allowed)
+            check_attribute(variable, attribute, allowed)
 
 
-def _check_attribute(variable: str, attribute: str, allowed: Allowed) -> None:
+def check_attribute(variable: str, attribute: str, allowed: Allowed) -> None:
+    """Raises TemplateError where a variable cannot have this attribute; allowed: those it has, None: any."""
     if variable == "event" and (wrong := unknown_attribute(attribute)) is not None:
         raise TemplateError(f"an event has no `{attribute}`", wrong)
     if variable == "events":

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from penstock.automations import models, resources
 from penstock.automations.actions import OWNER, Known
 from penstock.automations.collecting import garbage_waits
+from penstock.automations.cycles import Placed, circles
 from penstock.automations.documents import Document, read
 from penstock.automations.messages import show, unknown_key, validate
 from penstock.automations.problems import Path, Problem, RuleFilesError, did_you_mean
@@ -24,6 +25,7 @@ from penstock.automations.rules import (
     problems_of_broken,
 )
 from penstock.automations.warnings import warnings_of_channel
+from penstock.automations.when import filters
 
 T = TypeVar("T")
 Named: TypeAlias = Mapping[tuple[str, str], T]  # by (namespace, name)
@@ -167,11 +169,14 @@ class _Loader:
     def result(self) -> RuleSet:
         for section, value, document, path, namespace in self.placed:
             self._check_thing(section, value, document, path, namespace)
-        rules = []
+        rules, placed = [], []
         for model, document, path, around in self.pending:
             rule, problems = compile_automation(model, document, path, around, self._known(around.namespace))
             self.problems += problems
-            rules += [rule] if rule else []
+            if rule:
+                rules.append(rule)
+                placed.append(Placed(rule, document, path, filtered=filters(model.when)))
+        self.problems += circles(placed)
         for item, document, path, around in self.broken:
             self.problems += problems_of_broken(item, document, path, around, self._known(around.namespace))
         return RuleSet(tuple(rules), **self.things, problems=tuple(sorted(set(self.problems))))

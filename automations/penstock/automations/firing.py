@@ -34,7 +34,7 @@ from penstock.automations.facts import (
     StepSucceeded,
     TimerDue,
 )
-from penstock.automations.rendering import HopBudgetError, command, command_id
+from penstock.automations.rendering import HopBudgetError, command, command_id, variables_of
 from penstock.automations.rules import Automation
 from penstock.automations.templates import RenderError
 from penstock.events.errors import InvalidEventError
@@ -43,12 +43,13 @@ from penstock.events.instants import Instant, format_instant
 FORMAT = 1
 FINAL: frozenset[Status] = frozenset({"completed", "failed", "rejected", "dead_lettered"})
 _ON_ERROR = "on_error."
+_ON_RESOLVE = "on_resolve."
 
 
 class Firing(msgspec.Struct, frozen=True):
     """One firing. Its id is the id of the decision.
 
-    cursor: the step in hand ("0", "on_error.1"); "" before the start.  context: what templates see, without secrets.
+    cursor: the step in hand ("0", "on_resolve.0", "on_error.1"); "" before the start.
     results: by step id.  nonce: marks the placeholders of secrets.  attempt: of the step in hand, from 1.
     retry_at: when it is tried again; deadline: when it counts as failed.  redrives: how often it was begun again.
     """
@@ -133,7 +134,8 @@ def advance(firing: Firing, fact: AnyFact, now: Instant, automation: Automation)
     if firing.ended:
         return firing, []
     if isinstance(fact, Started):
-        return _go(firing, "0", now, automation) if firing.cursor == "" else (firing, [])
+        first = f"{_ON_RESOLVE}0" if firing.trigger.get("kind") == "resolved" else "0"
+        return _go(firing, first, now, automation) if firing.cursor == "" else (firing, [])
     if fact.step != firing.cursor:
         return firing, []
     return _of_current(firing, fact, now, automation)
@@ -181,6 +183,9 @@ def _go(firing: Firing, step_id: str, now: Instant, automation: Automation) -> t
         firing = msgspec.structs.replace(
             firing, cursor=step_id, attempt=1, retry_at=None, deadline=None, status="running"
         )
+        if (skipped := _skipped(firing, step, automation)) is not None:
+            firing, step_id = _with_result(firing, step_id, skipped), _next(step_id)
+            continue
         try:
             order = command(firing, step, now, automation)
         except HopBudgetError as error:
@@ -193,6 +198,14 @@ def _go(firing: Firing, step_id: str, now: Instant, automation: Automation) -> t
             return _await(firing, step, now, commands)
         firing = _with_result(firing, step_id, {name: order.event[name] for name in ("id", "type", "time")})
         step_id = _next(step_id)
+
+
+def _skipped(firing: Firing, step: Step, automation: Automation) -> dict[str, Any] | None:
+    """The result of a step whose `if` does not hold; None where it is to be done."""
+    if step.condition is None:
+        return None
+    verdict = step.condition.judge(variables_of(firing, automation))
+    return None if verdict.holds else {"skipped": True, "reason": f"if: {verdict.error or 'does not hold'}"}
 
 
 def _await(firing: Firing, step: Step, now: Instant, commands: list[AnyCommand]) -> tuple[Firing, list[AnyCommand]]:
@@ -264,11 +277,17 @@ def _with_result(firing: Firing, step_id: str, result: Any) -> Firing:
 
 
 def _step_at(automation: Automation, step_id: str) -> Step | None:
-    on_error = step_id.startswith(_ON_ERROR)
-    steps, index = (automation.on_error if on_error else automation.then), int(step_id.removeprefix(_ON_ERROR))
+    prefix, index = _parts(step_id)
+    steps = {"": automation.then, _ON_ERROR: automation.on_error, _ON_RESOLVE: automation.on_resolve}[prefix]
     return steps[index] if index < len(steps) else None
 
 
 def _next(step_id: str) -> str:
-    prefix = _ON_ERROR if step_id.startswith(_ON_ERROR) else ""
-    return f"{prefix}{int(step_id.removeprefix(_ON_ERROR)) + 1}"
+    prefix, index = _parts(step_id)
+    return f"{prefix}{index + 1}"
+
+
+def _parts(step_id: str) -> tuple[str, int]:
+    """The list that a step is in, as the beginning of its id, and its place there."""
+    name, dot, index = step_id.rpartition(".")
+    return f"{name}{dot}", int(index)

@@ -14,6 +14,7 @@ from penstock.automations.documents import Document
 from penstock.automations.models import ACTIONS, LATER_ACTIONS, AutomationModel, Keys, When
 from penstock.automations.problems import Path, Problem, did_you_mean
 from penstock.automations.resources import DRIVERS, LATER_DRIVERS, LATER_PRESETS, PRESETS
+from penstock.automations.when import OUTERMOST, Selection, Trigger
 
 _PATTERNS = {
     r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$": "is no name: letters, digits and dashes only (`cold-chain`)",
@@ -129,10 +130,8 @@ def _explains(details: list[ErrorDetails], missing: ErrorDetails, kind: Any) -> 
 def _problem(each: ErrorDetails, kind: Any, document: Document, path: Path) -> Problem:
     if each["type"] == "extra_forbidden":
         model = _model_at(kind, each["loc"][:-1])
-        if model is When and path[-1] in (*AutomationModel.model_fields, *AutomationModel.later):
-            return document.problem(
-                path, f"`{path[-1]}` does not belong inside `when`", "write it beside `when`", at="key"
-            )
+        if issubclass(model, Trigger | Selection) and (problem := _misplaced(path, model, document)):
+            return problem
         return unknown_key(document, path[:-1], str(path[-1]), _fields(model), model.later, _noun(each["loc"][:-1]))
     if each["type"] == "missing":
         return document.problem(path[:-1], f"`{path[-1]}` is missing{_noun(each['loc'][:-1])}", f"add `{path[-1]}: …`")
@@ -144,6 +143,20 @@ def _problem(each: ErrorDetails, kind: Any, document: Document, path: Path) -> P
     if path[-1:] == ("[key]",):  # pydantic's way to say that the key itself is at fault
         return document.problem(path[:-1], *_words(each, _named(path[:-1])), at="key")
     return document.problem(path, *_words(each, _named(path)))
+
+
+def _misplaced(path: Path, model: type[Keys], document: Document) -> Problem | None:
+    """A key of the rule inside `when`, or one of the outermost `when` further inside."""
+    key, place = path[-1], path[-2]
+    if model is not When and key in OUTERMOST:
+        message, hint = f"`{key}` belongs to the whole rule", "write it in the outermost `when`"
+    elif key in _fields(AutomationModel):
+        message, hint = f"`{key}` does not belong inside `when`", "write it beside `when`"
+    elif issubclass(model, Selection) and key in _fields(Trigger):
+        message, hint = f"`{key}` does not belong inside `{place}`", f"write it beside `{place}`"
+    else:
+        return None
+    return document.problem(path, message, hint, at="key")
 
 
 def _union(each: ErrorDetails, document: Document, path: Path) -> Problem:

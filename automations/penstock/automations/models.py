@@ -1,98 +1,40 @@
 """The shape of rule files, as pydantic checks it and as the exported JSON Schema tells it to editors.
 
 Every class lists under `later` the keys of the design that this version does not honour yet: they are refused by name
-rather than ignored.
+rather than ignored. `when` has its own module, when.py.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainSerializer, Tag, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from penstock.automations.durations import Rate, format_duration, parse_duration, parse_rate
+from penstock.automations.kinds import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    Approver,
+    Approvers,
+    Duration,
+    Identifier,
+    Keys,
+    Name,
+    Names,
+    OneOrMore,
+    Person,
+    PositiveDuration,
+    RateLimit,
+    ResourceName,
+    Text,
+    listing,
+)
+from penstock.automations.when import When
 
-SECOND = 1_000_000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^(\d+(ms|us|[dhms]))+$", "examples": ["30s", "5m", "1h30m"]}
-_RATE_SCHEMA = {
-    "type": "string",
-    "pattern": r"^(\d+/(\d+(ms|us|[dhms]))+|unlimited)$",
-    "examples": ["10/1s", "unlimited"],
-}
-
-Duration = Annotated[
-    int,
-    BeforeValidator(parse_duration),
-    PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema(_DURATION_SCHEMA),
-]
-PositiveDuration = Annotated[Duration, Field(gt=0)]
-RateLimit = Annotated[
-    Rate | None,
-    BeforeValidator(parse_rate),
-    PlainSerializer(lambda rate: str(rate) if rate else "unlimited", return_type=str),
-    WithJsonSchema(_RATE_SCHEMA),
-]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?$", max_length=100)]
-ResourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=100)]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
-Text = Annotated[str, Field(min_length=1)]
-Person = Annotated[str, Field(pattern=r"^user/.+$")]
-Approver = Annotated[str, Field(pattern=r"^(user|group)/.+$")]
-
-
-def _one_or_more(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-def listing(value: Any) -> Any:
-    """A tuple is what strict pydantic takes for a tuple; YAML has lists."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-OneOrMore = Annotated[
-    tuple[Text, ...],
-    Field(min_length=1),
-    BeforeValidator(listing),
-    BeforeValidator(_one_or_more),
-    WithJsonSchema({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-]
-Names = Annotated[
-    tuple[Text, ...], BeforeValidator(listing), WithJsonSchema({"type": "array", "items": {"type": "string"}})
-]
-Approvers = Annotated[
-    tuple[Approver, ...],
-    Field(min_length=1),
-    BeforeValidator(listing),
-    WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": "^(user|group)/.+$"}, "minItems": 1}),
-]
-
-
-class Keys(BaseModel):
-    """A mapping of a rule file: unknown keys are refused, kinds are not converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False)
-    later: ClassVar[frozenset[str]] = frozenset()
-
-
-class When(Keys):
-    """When a rule fires: at the `count`-th matching event inside a sliding window of `within`."""
-
-    later = frozenset(
-        {"absent", "after", "sequence", "all", "any", "at_least", "of", "metric", "changed", "from", "to", "for"}
-        | {"schedule", "order", "grace"}
-    )
-
-    event: OneOrMore = Field(description="Event type, or a list of types; `*` is any run of characters.")
-    where: dict[str, Any] | None = Field(None, description="An EventBridge pattern over the event.")
-    per: OneOrMore | None = Field(None, description="One window per value of this path, or of these paths.")
-    count: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="How many matching events it takes.")
-    within: PositiveDuration | None = Field(None, description="The window; needed with `count` above 1.")
-    lateness: Duration = Field(30 * SECOND, description="How long after its time an event may arrive and still count.")
-    late: Literal["accept"] | None = Field(None, description="`accept`: late events fill windows that hold their time.")
+__all__ = [  # the kinds, too: they belong to the shape
+    "HOUR", "MINUTE", "SECOND", "Approver", "Duration", "Identifier", "Keys", "Name", "Names", "Person",
+    "PositiveDuration", "RateLimit", "ResourceName", "Text", "When", "listing",
+]  # fmt: skip
 
 
 class Retry(Keys):
@@ -109,9 +51,8 @@ class Retry(Keys):
 class Step(Keys):
     """Keys of every action."""
 
-    later = frozenset({"if"})
-
     name: Identifier | None = Field(None, description="Later steps find the result as `steps.NAME`.")
+    if_: Text | None = Field(None, alias="if", description="CEL; where it does not hold, the step is passed over.")
 
 
 class Run(Step):
@@ -223,18 +164,56 @@ class TestCase(Keys):
     until: Text | None = None
 
 
+Mode = Literal["single", "queued", "restart", "parallel", "keep_latest"]
+
+
+class DedupeModel(Keys):
+    """Drop a matching event whose like was let through a short while before."""
+
+    by: OneOrMore = Field(description="What makes two events alike: a path, or a list of paths.")
+    for_: PositiveDuration = Field(alias="for", description="For how long.")
+
+
+class DebounceModel(Keys):
+    """Wait until it is quiet: one firing once `quiet` has passed without another of its key."""
+
+    quiet: PositiveDuration = Field(description="How long nothing must come.")
+    max: PositiveDuration | None = Field(None, description="The longest wait after the first; none: no limit.")
+    keep: Literal["first", "last", "all"] = Field("last", description="Whose `trigger.value` and `trigger.from` count.")
+
+
+def _debounce(value: Any) -> Any:
+    return {"quiet": value} if isinstance(value, str | int | float) and not isinstance(value, bool) else value
+
+
+Debounce = Annotated[
+    DebounceModel,
+    BeforeValidator(_debounce, json_schema_input_type=DebounceModel | PositiveDuration),
+]
+
+
 class AutomationModel(Keys):
     """One rule."""
-
-    later = frozenset(["if", "cooldown", "limit", "mode", "dedupe", "debounce", "storm", "on_resolve"])
 
     name: Name = Field(description="Unique in its namespace; letters, digits, dashes.")
     description: str = Field("", description="For people.")
     tags: Names = Field((), description="For searching.")
     enabled: bool = Field(True, description="`false`: windows go on being filled, nothing is decided.")
     shadow: bool = Field(False, description="`true`: decides and records, and acts on nothing.")
-    when: When
+    when: When = Field(description="What it waits for.")
+    if_: Text | None = Field(
+        None, alias="if", description="CEL over event, events, trigger, vars; where it does not hold, nothing fires."
+    )
+    dedupe: DedupeModel | None = Field(None, description="Drop events that repeat one let through before.")
+    debounce: Debounce | None = Field(None, description="Fire once it is quiet; a duration, or quiet, max and keep.")
+    cooldown: PositiveDuration | None = Field(None, description="Per key: so long nothing fires after a firing.")
+    limit: RateLimit = Field(None, description="Per key: at most so many firings in any such span; `10/1h`.")
+    storm: RateLimit = Field(
+        None, description="More firings of the rule in such a span become one digest; live only. `100/1m`."
+    )
+    mode: Mode = Field("parallel", description="What a firing does while earlier ones of its key have not ended.")
     then: Actions = Field(min_length=1, description="What to do, in order.")
+    on_resolve: Actions = Field((), description="What to do when it resolves: `metric`, `absent` without `after`.")
     on_error: Actions = Field((), description="What to do when a step failed; none: the firing is dead-lettered.")
     tests: Annotated[tuple[TestCase, ...], BeforeValidator(listing)] = Field((), description="Examples.")
 
@@ -246,5 +225,11 @@ class Defaults(Keys):
     enabled: bool | None = None
     shadow: bool | None = None
     lateness: Duration | None = None
+    grace: Duration | None = None
+    order: Literal["arrival", "event_time"] | None = None
+    cooldown: PositiveDuration | None = None
+    limit: RateLimit = None
+    storm: RateLimit = None
+    mode: Mode | None = None
     retry: Retry | None = None
     on_error: Actions | None = None

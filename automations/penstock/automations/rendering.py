@@ -37,7 +37,7 @@ def command(firing: Firing, step: Step, now: Instant, automation: Automation) ->
     """
     if firing.hops >= HOP_BUDGET:
         raise HopBudgetError(firing)
-    variables = _variables(firing, automation)
+    variables = variables_of(firing, automation)
     match step:
         case RunStep():
             return _run(firing, step, variables)
@@ -49,7 +49,8 @@ def command(firing: Firing, step: Step, now: Instant, automation: Automation) ->
             return _emit(firing, step, now, variables)
 
 
-def _variables(firing: Firing, automation: Automation) -> dict[str, Any]:
+def variables_of(firing: Firing, automation: Automation) -> dict[str, Any]:
+    """What templates and conditions of steps see."""
     return {
         "event": firing.events[-1] if firing.events else None,
         "events": list(firing.events),
@@ -62,7 +63,8 @@ def _variables(firing: Firing, automation: Automation) -> dict[str, Any]:
 
 def _named_results(firing: Firing, automation: Automation) -> dict[str, Any]:
     ids = [(str(index), step) for index, step in enumerate(automation.then)]
-    ids += [(f"on_error.{index}", step) for index, step in enumerate(automation.on_error)]
+    for section in ("on_resolve", "on_error"):
+        ids += [(f"{section}.{index}", step) for index, step in enumerate(getattr(automation, section))]
     return {step.name: firing.results[id_] for id_, step in ids if step.name and id_ in firing.results}
 
 

@@ -6,7 +6,6 @@ Each is a frozen value, checked by pydantic where it comes in, and used as it is
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +25,7 @@ from penstock.automations.durations import Rate
 from penstock.automations.models import SECOND, Duration, Keys, Names, Person, RateLimit, ResourceName, Text, listing
 from penstock.automations.scopes import SECRETS_SCOPE, SENSOR_SCOPE, WEBHOOK_SCOPE, Scope
 from penstock.automations.templates import Template, TemplateError
+from penstock.automations.when import check_timezone
 
 
 def _template(scope: Scope) -> Any:
@@ -54,14 +54,6 @@ def _compiled(source: str, scope: Scope, path: tuple[str | int, ...]) -> Templat
     except TemplateError as error:
         found = {"reason": error.reason, "hint": error.hint, "path": path}
         raise PydanticCustomError("template", "{reason}", found) from None
-
-
-def _timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is no time zone; write e.g. `UTC` or `Europe/Vienna`") from None
-    return name
 
 
 def _limited(rate: Rate | None) -> Rate | None:
@@ -229,7 +221,7 @@ class Schedule(Resource):
 
     every: Annotated[Duration, Field(ge=100_000)] | None = None
     cron: Annotated[str, AfterValidator(check_cron)] | None = None
-    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
 
 
 class Limit(Resource):

@@ -11,16 +11,15 @@ from penstock.automations.actions import Compiler, Known, Step
 from penstock.automations.decision import when_digest
 from penstock.automations.documents import Document
 from penstock.automations.durations import format_duration
-from penstock.automations.messages import salvage
-from penstock.automations.models import SECOND
+from penstock.automations.flow_control import compile_stages
+from penstock.automations.messages import salvage, validate
 from penstock.automations.problems import Path, Problem
-from penstock.automations.scopes import unknown_attribute
+from penstock.automations.triggering import Compiled, TriggerCompiler
 from penstock.automations.warnings import warnings
-from penstock.automations.where import compile_pattern
+from penstock.triggers import forms
 from penstock.triggers.count import EventTrigger
 
 DEFAULT_NAMESPACE = "default"
-_LATENESS = 30 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +27,15 @@ class Automation:
     """One rule.
 
     enabled: false: keep its windows, decide nothing.  shadow: decide and record, do not act.
-    when_digest: changes exactly when what `when` means changes; windows and timers belong to it.
-    vars: what `vars.NAME` says in its templates.  file, line: where it was written.
+    rule: what the core makes of it.  vars: what `vars.NAME` says in its templates.  file, line: where it was written.
     """
 
     namespace: str
     name: str
     event_types: tuple[str, ...]  # `*` is any run of characters
-    trigger: EventTrigger
-    when_digest: str
+    rule: forms.Rule = field(compare=False)
     then: tuple[Step, ...]
+    on_resolve: tuple[Step, ...] = ()
     on_error: tuple[Step, ...] = ()
     vars: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
@@ -52,6 +50,22 @@ class Automation:
     def key(self) -> tuple[str, str]:
         """Its identity, (namespace, name)."""
         return self.namespace, self.name
+
+    @property
+    def when_digest(self) -> str:
+        """Changes exactly when what `when` means changes; windows and timers belong to it."""
+        return self.rule.when_digest
+
+    @property
+    def trigger(self) -> EventTrigger:
+        """The trigger of an `event`.  Raises LookupError for any other form."""
+        found, rule = self.rule.trigger, self.rule
+        if not isinstance(found, forms.Count):
+            raise LookupError(  # noqa: TRY004 -- no argument has a wrong type
+                f"rule {self.name!r} has no trigger of the form `event`"
+            )
+        leaf = found.leaf
+        return EventTrigger(leaf.pattern, leaf.per, found.count, found.within, rule.lateness, rule.accept_late)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +83,24 @@ def compile_automation(
     """The rule, or None where it cannot be used, and what is wrong with it (warnings included)."""
     compiler = Compiler(document, known, frozenset(around.vars), around.defaults.retry)
     then = compiler.steps(model.then, (*path, "then"))
+    names, compiler.names = compiler.names, set()  # a resolve is a firing of its own, without the results of the first
+    on_resolve = compiler.steps(model.on_resolve, (*path, "on_resolve"))
+    compiler.names |= names
     on_error = _on_error(model, compiler, path, around)
-    trigger, digest, problems = _trigger(model.when, document, (*path, "when"), around.defaults)
-    problems += compiler.problems
-    if trigger is None or any(problem.severity == "error" for problem in problems):
+    triggers = TriggerCompiler(document, f"{around.namespace}/{model.name}")
+    trigger = triggers.compile(model.when, (*path, "when"))
+    stages, problems = compile_stages(model, around.defaults, around.vars, document, path)
+    problems = [*triggers.problems, *problems, *compiler.problems]
+    if any(problem.severity == "error" for problem in problems):
         return None, problems
-    problems += warnings(model, document, path)
     line, _ = document.position((*path, "name"))
     found = Automation(
         around.namespace,
         model.name,
-        model.when.event,
-        trigger,
-        digest,
+        trigger.types,
+        _rule(model, trigger, stages, around),
         then,
+        on_resolve,
         on_error,
         around.vars,
         model.description,
@@ -93,19 +111,17 @@ def compile_automation(
         document.file,
         line,
     )
-    return found, problems
+    problems += warnings(model, found.rule, document, path)
+    return (found if not any(each.severity == "error" for each in problems) else None), problems
 
 
 def problems_of_broken(item: Any, document: Document, path: Path, around: Surroundings, known: Known) -> list[Problem]:
     """What else is wrong with a rule whose shape is refused: its parts are looked at one by one, as far as they go."""
     if not isinstance(item, dict):
         return []
-    when = salvage(models.When, item.get("when"))
-    if when is not None and when.within is None and "within" in item["when"]:
-        when = when.model_copy(update={"within": SECOND})  # told as malformed, so it is not missing
-    problems = _trigger(when, document, (*path, "when"), around.defaults)[2] if when else []
+    problems = _problems_of_when(item.get("when"), document, (*path, "when"))
     compiler = Compiler(document, known, frozenset(around.vars), around.defaults.retry)
-    for section in ("then", "on_error"):
+    for section in ("then", "on_resolve", "on_error"):
         steps = item.get(section)
         for index, step in enumerate(steps if isinstance(steps, list) else ()):
             action = salvage(models.Action, step)
@@ -125,42 +141,49 @@ def _on_error(model: models.AutomationModel, compiler: Compiler, path: Path, aro
     return compiler.steps(around.defaults.on_error, ("defaults", "on_error"))
 
 
-def _trigger(
-    when: models.When, document: Document, path: Path, defaults: models.Defaults
-) -> tuple[EventTrigger | None, str, list[Problem]]:
-    problems = _check_when(when, document, path)
-    pattern, strict, found = compile_pattern(document, when.event, when.where, (*path, "where"))
-    problems += found
-    if pattern is None or any(problem.severity == "error" for problem in problems):
-        return None, "", problems
-    said = "lateness" in when.model_fields_set or defaults.lateness is None
-    lateness = when.lateness if said else int(defaults.lateness or 0)
-    per = when.per or ()
-    trigger = EventTrigger(pattern, per, when.count, when.within, lateness, when.late == "accept")
-    return trigger, when_digest(_meaning(when, strict, lateness)), problems
+def _rule(model: models.AutomationModel, found: Compiled, stages: forms.Stages, around: Surroundings) -> forms.Rule:
+    when, defaults = model.when, around.defaults
+    lateness = int(_of_when(when, defaults, "lateness"))
+    waits = any(isinstance(each, forms.Absent) for each in forms.triggers(found.trigger))
+    grace = int(_of_when(when, defaults, "grace")) if waits else 0
+    ordered = _of_when(when, defaults, "order") == "event_time"
+    meaning = dict(found.meaning)
+    meaning |= {"lateness": format_duration(lateness)} if lateness != forms.LATENESS else {}
+    meaning |= {"late": when.late} if when.late else {}
+    meaning |= {"grace": format_duration(grace)} if grace else {}
+    meaning |= {"order": "event_time"} if ordered else {}
+    return forms.Rule(
+        around.namespace,
+        model.name,
+        when_digest(meaning),
+        found.trigger,
+        stages,
+        bool(_chosen(model, defaults, "enabled")),
+        ordered,
+        lateness,
+        when.late == "accept",
+        grace,
+        around.vars,
+    )
 
 
-def _check_when(when: models.When, document: Document, path: Path) -> list[Problem]:
-    problems = []
-    if when.count > 1 and when.within is None:
-        message = f"`count: {when.count}` needs a window"
-        problems.append(document.problem((*path, "count"), message, "add e.g. `within: 5m`", at="key"))
-    for index, name in enumerate(when.per or ()):
-        place = (*path, "per", index)  # a single path stands at `per` itself, its closest ancestor
-        first = name.split(".")[0]
-        if not all(name.split(".")) or "*" in name or "{" in name:
-            problems.append(document.problem(place, f"`{name}` is no path", "write e.g. `subject` or `data.machine`"))
-        elif (hint := unknown_attribute(first)) is not None:
-            problems.append(document.problem(place, f"an event has no `{first}`", hint))
-    return problems
+def _of_when(when: models.When, defaults: models.Defaults, key: str) -> Any:
+    """What `when` says, else what its file says, else the default of the language."""
+    said = getattr(defaults, key)
+    return getattr(when, key) if key in when.model_fields_set or said is None else said
 
 
-def _meaning(when: models.When, strict: Mapping[str, Any], lateness: int) -> dict[str, Any]:
-    """`when` without comments, sugar and defaults; keys of later versions leave the digest of older rules alone."""
-    found: dict[str, Any] = {"event": sorted(set(when.event))}
-    found |= {"where": dict(strict)} if strict else {}
-    found |= {"per": list(when.per)} if when.per else {}
-    if when.count > 1:
-        found |= {"count": when.count, "within": format_duration(when.within or 0)}
-    found |= {"lateness": format_duration(lateness)} if lateness != _LATENESS else {}
-    return found | ({"late": when.late} if when.late else {})
+def _problems_of_when(item: Any, document: Document, path: Path) -> list[Problem]:
+    """Of a `when` whose shape may be refused: what its parts have wrong all the same, but nothing that is missing
+    because it was refused."""
+    when = salvage(models.When, item)
+    if when is None:
+        return []
+    compiler = TriggerCompiler(document, "")
+    compiler.compile(when, path)
+    whole = not validate(models.When, item, document, path)[1]
+    return [each for each in compiler.problems if whole or not _tells_of_lack(each)]
+
+
+def _tells_of_lack(problem: Problem) -> bool:
+    return any(words in problem.message for words in (" needs ", " is missing in ", " can never be", " has none of "))

@@ -45,6 +45,12 @@ def action_scope(vars_: Iterable[str], steps: Iterable[str]) -> Scope:
     )  # fmt: skip
 
 
+def condition_scope(vars_: Iterable[str], steps: Iterable[str] | None = None) -> Scope:
+    """What `if` may name; `steps`: at a step, the earlier ones that have a name; None: in the `if` of a rule."""
+    found: dict[str, Allowed] = {"event": None, "events": None, "trigger": frozenset(TRIGGER), "vars": frozenset(vars_)}
+    return Scope(found if steps is None else {**found, "steps": frozenset(steps)})
+
+
 WEBHOOK_SCOPE = Scope({"body": None, "headers": None}, "in the `event` of a webhook")
 SENSOR_SCOPE = Scope({"body": None, "topic": None}, "in the `event` of a sensor")
 SECRETS_SCOPE = Scope({"secrets": None}, "in settings")

@@ -1,34 +1,77 @@
-"""What is allowed in a rule and hardly ever meant."""
+"""What is allowed in a rule and hardly ever meant, or at risk from events that come late."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 from penstock.automations import models, resources
 from penstock.automations.documents import Document
+from penstock.automations.durations import format_duration
 from penstock.automations.problems import Path, Problem
 from penstock.automations.templates import Template
+from penstock.automations.when import Trigger
+from penstock.triggers import forms
 
 
-def warnings(model: models.AutomationModel, document: Document, path: Path) -> list[Problem]:
-    """Of one rule without errors; path: where it stands."""
+def warnings(model: models.AutomationModel, rule: forms.Rule, document: Document, path: Path) -> list[Problem]:
+    """Of one rule without errors; path: where it stands.  One of them is an error: what never resolves."""
     found = []
-    if model.when.within is not None and model.when.count == 1:
-        message, hint = "`within` changes nothing without `count`", "add e.g. `count: 3`, or remove `within`"
-        found.append(document.problem((*path, "when", "within"), message, hint, at="key", severity="warning"))
-    for section, steps in (("then", model.then), ("on_error", model.on_error)):
-        for index, step in enumerate(steps):
-            if isinstance(step, models.Emit) and matches_type(model.when.event, step.emit.type):
-                message = f"`{model.name}` may trigger itself: it emits `{step.emit.type}`, and waits for it"
-                place = (*path, section, index, "emit", "type")
-                found.append(document.problem(place, message, "choose another type", severity="warning"))
+    for trigger, place in _triggers(model.when, (*path, "when")):
+        found += [*_of_window(trigger, document, place), *_of_lateness(trigger, rule, document, place)]
+    if model.when.grace and not any(isinstance(each, forms.Absent) for each in forms.triggers(rule.trigger)):
+        message, hint = "`grace` changes nothing without `absent`", "remove it"
+        found.append(document.problem((*path, "when", "grace"), message, hint, at="key", severity="warning"))
+    if model.on_resolve and not resolves(rule.trigger):
+        message = "this trigger never resolves; only `metric`, and `absent` without `after`, do"
+        found.append(document.problem((*path, "on_resolve"), message, "remove `on_resolve`", at="key"))
     return found
 
 
-def matches_type(wanted: Iterable[str], type_: str) -> bool:
-    """Whether one of the types of an `event` is this one; `*` is any run of characters."""
-    return any(re.fullmatch(".*".join(map(re.escape, each.split("*"))), type_, re.DOTALL) for each in wanted)
+def resolves(trigger: forms.Trigger) -> bool:
+    """Whether its firings are resolved one day."""
+    return isinstance(trigger, forms.Metric) or (isinstance(trigger, forms.Absent) and trigger.after is None)
+
+
+def _triggers(model: Trigger, path: Path) -> Iterator[tuple[Trigger, Path]]:
+    """A trigger and all below it, with their places."""
+    yield model, path
+    for key in ("sequence", "all", "any", "of"):
+        for index, child in enumerate(getattr(model, key) or ()):
+            yield from _triggers(child, (*path, key, index))
+
+
+def _of_window(model: Trigger, document: Document, path: Path) -> Iterator[Problem]:
+    plain = model.event and model.metric is None and model.changed is None
+    if plain and model.within is not None and model.count == 1:
+        message, hint = "`within` changes nothing without `count`", "add e.g. `count: 3`, or remove `within`"
+        yield document.problem((*path, "within"), message, hint, at="key", severity="warning")
+
+
+def _of_lateness(model: Trigger, rule: forms.Rule, document: Document, path: Path) -> Iterator[Problem]:
+    """What depends on the order of delivery, since a window is over before all of its events need to have come."""
+    if rule.order_event_time or not rule.lateness:
+        return
+    late = format_duration(rule.lateness)
+    if model.absent is not None:
+        if (model.within or 0) <= rule.lateness and rule.grace < rule.lateness:
+            message = (
+                f"an event may come {late} late and is waited for {format_duration(model.within or 0)}: false alarms"
+            )
+            hint = f"add `grace: {late}` or `order: event_time`, or shorten `lateness`"
+            yield document.problem((*path, "within"), message, hint, at="key", severity="warning")
+    elif model.metric is not None:
+        if model.metric.over < rule.lateness:
+            over = format_duration(model.metric.over)
+            message = f"samples may come {late} late, when the window of {over} has left them behind"
+            hint = f"add `order: event_time`, or shorten `lateness` to {over}"
+            yield document.problem((*path, "metric", "over"), message, hint, at="key", severity="warning")
+    elif model.within is not None and model.within < rule.lateness and (model.count > 1 or not model.event):
+        within = format_duration(model.within)
+        message = (
+            f"events may come {late} late, and the window is {within}: what fires depends on the order of delivery"
+        )
+        hint = f"add `order: event_time`, or shorten `lateness` to {within}"
+        yield document.problem((*path, "within"), message, hint, at="key", severity="warning")
 
 
 def warnings_of_channel(channel: resources.Channel, document: Document, path: Path) -> list[Problem]:

@@ -18,6 +18,7 @@ from penstock.services import hints as hint
 from penstock.services.context import Context
 from penstock.services.database import Database, clock, tables
 from penstock.services.database.records import write_audit
+from penstock.services.not_live import not_live_yet
 
 PATIENCE = 10.0  # seconds for the first worker to register its flows
 _LOOK = 0.2  # seconds between two looks for it
@@ -122,7 +123,8 @@ def _load(
     files: Mapping[str, str], flows: Mapping[str, Mapping[str, Any]] | None, namespace: str
 ) -> tuple[RuleSet, tuple[Problem, ...]]:
     found = load_texts(files, flows=flows)
-    return found, tuple(sorted({*found.problems, *_foreign(files, namespace)}))
+    ahead = filter(None, map(not_live_yet, found.rules))
+    return found, tuple(sorted({*found.problems, *_foreign(files, namespace), *ahead}))
 
 
 def _foreign(files: Mapping[str, str], namespace: str) -> list[Problem]:

@@ -1,8 +1,6 @@
 """When a schedule is due. Pure: instants in, instants out.
 
-Cron lines mean what they mean to cron: 0 and 7 are Sunday, and where both days are restricted, either one is enough.
-A local time that the clocks skip in spring fires when the clocks have moved on (02:30 at 03:30 summer time); one that
-they repeat in autumn fires the first time only, unless the hour is `*` or `*/n`: such lines count real time.
+What cron lines mean is said in `penstock.automations.due_times`, which rules with a `schedule` share.
 An interval counts from the moment that the schedule was first seen, without drift.
 """
 
@@ -10,19 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any
-from zoneinfo import ZoneInfo
+from datetime import timedelta
 
-from apscheduler.triggers.cron import CronTrigger
-
+from penstock.automations.due_times import next_of_cron
 from penstock.events.ids import derived_id
-from penstock.events.instants import Instant, to_datetime, to_instant
+from penstock.events.instants import Instant
 
 NEVER: Instant = 253_402_300_799_000_000  # the end of the year 9999: for a cron line without a date left
 COUNTED = 5_000  # missed due times are counted one by one up to here
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=366), timedelta(days=366 * 9))
 
 
@@ -69,7 +62,8 @@ def next_due(spec: Spec, after: Instant) -> Instant:
     """
     if spec.every is not None:
         return after + spec.every
-    return min((_next_of(line, spec.timezone, after) for line in _day_alternatives(spec.cron or "")), default=NEVER)
+    found = next_of_cron(spec.cron or "", spec.timezone, after)
+    return NEVER if found is None else found
 
 
 def passed(spec: Spec, due: Instant, now: Instant) -> Passed:
@@ -95,60 +89,3 @@ def _latest(spec: Spec, since: Instant, now: Instant) -> Instant:
                 found = following
             return max(found, since)
     return since
-
-
-@lru_cache(maxsize=4_096)
-def _trigger(line: str, timezone: str) -> Any:
-    minute, hour, day, month, weekday = line.split()
-    return CronTrigger(  # type: ignore[no-untyped-call]  # APScheduler 3 has no types
-        minute=minute, hour=hour, day=day, month=month, day_of_week=weekday, timezone=ZoneInfo(timezone)
-    )
-
-
-def _next_of(line: str, timezone: str, after: Instant) -> Instant:
-    trigger, counts_real_time = _trigger(line, timezone), line.split()[1].startswith("*")
-    while True:
-        # In instants: adding to a local time would be arithmetic on the wall clock.
-        found: datetime | None = trigger.get_next_fire_time(None, to_datetime(after + 1))
-        if found is None:
-            return NEVER
-        if counts_real_time or not _repeated(found):
-            return to_instant(found)
-        after = to_instant(found)
-
-
-def _repeated(moment: datetime) -> bool:
-    """Whether the clocks have shown this local time before."""
-    return moment.fold == 1 and moment.utcoffset() != moment.replace(fold=0).utcoffset()
-
-
-@lru_cache(maxsize=4_096)
-def _day_alternatives(cron: str) -> tuple[str, ...]:
-    """The line as APScheduler reads it: twice where both days are restricted, since it would ask for both at once."""
-    minute, hour, day, month, weekday = cron.lower().split()
-    names = _weekdays(weekday)
-    if day.startswith("*") or weekday.startswith("*"):
-        return (f"{minute} {hour} {day} {month} {names}",)
-    return (f"{minute} {hour} {day} {month} *", f"{minute} {hour} * {month} {names}")
-
-
-def _weekdays(field: str) -> str:
-    """The days by name: APScheduler's numbers begin with Monday."""
-    if field == "*":
-        return field
-    days = {day % 7 for part in field.split(",") for day in _days(part)}
-    return ",".join(_DAYS[day] for day in sorted(days))
-
-
-def _days(part: str) -> range:
-    span, _, step = part.partition("/")
-    if span == "*":
-        return range(0, 7, int(step or 1))
-    first, _, last = span.partition("-")
-    low = _day(first)
-    high = _day(last) if last else 6 if step else low
-    return range(low, high + 1, int(step or 1))
-
-
-def _day(text: str) -> int:
-    return _DAYS.index(text) if text in _DAYS else int(text)
