@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias, TypeVar
 
 from jinja2 import meta, nodes
 from jinja2.environment import Template as CompiledTemplate
@@ -15,6 +18,13 @@ from penstock.automations.scopes import Allowed, Scope, unknown_attribute
 from penstock.automations.secrets import NAME
 from penstock.automations.templates import RESULT, Template, TemplateError
 
+N = TypeVar("N", bound=nodes.Node)
+Nodes: TypeAlias = tuple[nodes.Node, ...]  # of one template, in their order
+
+# An expression without quotes and braces of its own, and without Jinja's marks that eat blanks.
+_BLOCK = re.compile(r"(\{\{(?![-+])[^{}'\"]*(?<![-+])\}\})")
+_JINJA = re.compile(r"\{[{%#]|\r")  # what Jinja does not take as it is
+
 
 def compile_template(source: str, scope: Scope) -> Template:
     """Checked and compiled.  Raises TemplateError for whatever can be known to be wrong without an event."""
@@ -22,13 +32,39 @@ def compile_template(source: str, scope: Scope) -> Template:
         raise TemplateError(f"a template of {len(source)} characters; at most {MAX_SOURCE} are allowed")
     if not any(mark in source for mark in ("{{", "{%", "{#")):
         return Template(source, False, frozenset(), None)
-    analysed = _analysed(source)
+    return _joined(source, scope) or compile_whole(source, scope)
+
+
+def compile_whole(source: str, scope: Scope, *, part: bool = False) -> Template:
+    """Compiled in one piece.  part: it is rendered amid a text, and keeps no JSON kind.  Raises TemplateError."""
+    analysed = _analysed(source, part)
     if analysed.error is not None:
         raise TemplateError(*analysed.error)
     _check_names(analysed, scope)
     if analysed.secrets_error is not None:
         raise TemplateError(*analysed.secrets_error)
     return analysed.template
+
+
+def _joined(source: str, scope: Scope) -> Template | None:
+    """Made of the expressions in it, which other templates have too; None: it must be looked at as a whole.
+
+    Ten thousand rules have ten thousand texts, and few expressions in them: compiling each text takes a millisecond.
+    """
+    pieces = _BLOCK.split(source.removesuffix("\n"))
+    texts, blocks = pieces[::2], pieces[1::2]
+    if not any(texts) or _JINJA.search("\0".join(texts)) or any(text.endswith("{") for text in texts[:-1]):
+        return None
+    parts: list[str | CompiledTemplate] = [texts[0]]
+    secrets: frozenset[str] = frozenset()
+    for block, text in zip(blocks, texts[1:], strict=True):
+        try:
+            found = compile_whole(block, scope, part=True)
+        except TemplateError:  # what is wrong is told of the whole
+            return None
+        parts += [*(found.parts or ()), text]
+        secrets |= found.secrets
+    return Template(source, False, secrets, tuple(part for part in parts if part != "")) if blocks else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +79,22 @@ class _Analysed:
 
 
 @lru_cache(maxsize=4096)
-def _analysed(source: str) -> _Analysed:
-    """Compiling takes a millisecond, and rules repeat each other's templates."""
+def _analysed(source: str, part: bool) -> _Analysed:
+    """Compiling takes a millisecond, and rules repeat each other's templates.  part: it is rendered amid a text."""
     nothing = Template(source, False, frozenset(), None)
     try:
         tree = _parse(source)
-        _check_syntax(tree)
-        variables, accesses = tuple(sorted(meta.find_undeclared_variables(tree))), tuple(_accesses(tree))
+        every = tuple(tree.find_all(nodes.Node))
+        _check_syntax(every)
+        variables, accesses = tuple(sorted(meta.find_undeclared_variables(tree))), tuple(_accesses(every))
         try:
-            secrets, secrets_error = _check_secrets(tree), None
+            secrets, secrets_error = _check_secrets(every), None
         except TemplateError as error:
             secrets, secrets_error = frozenset(), (error.reason, error.hint)
-        expression = _single_expression(tree)
+        expression = None if part else _single_expression(tree)
         if expression is not None:
             tree = nodes.Template([nodes.Assign(nodes.Name(RESULT, "store"), expression, lineno=1)], lineno=1)
-        template = Template(source, expression is not None, secrets, _compile(tree))
+        template = Template(source, expression is not None, secrets, (_compile(tree),))
         return _Analysed(template, variables, accesses, None, secrets_error)
     except TemplateError as error:
         return _Analysed(nothing, error=(error.reason, error.hint))
@@ -84,11 +121,15 @@ def _compile(tree: nodes.Template) -> CompiledTemplate:
         raise TemplateError("nested too deeply") from None
 
 
-def _check_syntax(tree: nodes.Template) -> None:
-    if reason := forbidden(tree):
+def _of(kind: type[N], every: Nodes) -> Iterator[N]:
+    return (node for node in every if isinstance(node, kind))
+
+
+def _check_syntax(every: Nodes) -> None:
+    if reason := forbidden(every):
         raise TemplateError(reason)
     for kind, node_type, known in (("filter", nodes.Filter, sandbox().filters), ("test", nodes.Test, sandbox().tests)):
-        for node in tree.find_all(node_type):
+        for node in _of(node_type, every):
             name = str(node.name)
             if name not in known:
                 raise TemplateError(f"unknown {kind} `{name}`", did_you_mean(name, (n for n in known if n.isalpha())))
@@ -131,27 +172,27 @@ def check_attribute(variable: str, attribute: str, allowed: Allowed) -> None:
     raise TemplateError(f"`{variable}` has no `{attribute}`", hint)
 
 
-def _accesses(tree: nodes.Template) -> list[tuple[str, object, bool]]:
+def _accesses(every: Nodes) -> list[tuple[str, object, bool]]:
     """Every `variable.attribute` and `variable["attribute"]` (attribute None: computed), and whether it has the dot."""
     found: list[tuple[str, object, bool]] = []
-    for node in tree.find_all(nodes.Getattr):
+    for node in _of(nodes.Getattr, every):
         if isinstance(node.node, nodes.Name):
             found.append((node.node.name, node.attr, True))
-    for item in tree.find_all(nodes.Getitem):
+    for item in _of(nodes.Getitem, every):
         if isinstance(item.node, nodes.Name):
             found.append((item.node.name, item.arg.value if isinstance(item.arg, nodes.Const) else None, False))
     return found
 
 
-def _check_secrets(tree: nodes.Template) -> frozenset[str]:
+def _check_secrets(every: Nodes) -> frozenset[str]:
     """A secret may only be inserted as it is: whatever alters its placeholder could not be revealed any more."""
-    names = [attribute for variable, attribute, _ in _accesses(tree) if variable == "secrets"]
-    if sum(1 for name in tree.find_all(nodes.Name) if name.name == "secrets") != len(names):
+    names = [attribute for variable, attribute, _ in _accesses(every) if variable == "secrets"]
+    if sum(1 for name in _of(nodes.Name, every) if name.name == "secrets") != len(names):
         raise TemplateError("`secrets` as a whole cannot be used", "name one: `{{ secrets.NAME }}`")
     inserted = 0
-    for output in tree.find_all(nodes.Output):
+    for output in _of(nodes.Output, every):
         inserted += sum(_is_secret(node) for node in output.nodes)
-    for chain in tree.find_all(nodes.Concat):
+    for chain in _of(nodes.Concat, every):
         inserted += sum(_is_secret(node) for node in chain.nodes)
     for name in names:
         if not isinstance(name, str) or not NAME.match(name):

@@ -111,9 +111,9 @@ def sandbox() -> Sandbox:
     return Sandbox()
 
 
-def forbidden(tree: nodes.Template) -> str:
-    """What in a template is outside the allowed syntax, in words; "" where all is well."""
-    for node in tree.find_all(nodes.Node):
+def forbidden(every: Iterable[nodes.Node]) -> str:
+    """What of a template's nodes is outside the allowed syntax, in words; "" where all is well."""
+    for node in every:
         if not isinstance(node, _SYNTAX):
             name = type(node).__name__.lower()
             return (

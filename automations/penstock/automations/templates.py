@@ -7,13 +7,14 @@ RenderError        it could have, but this event lacks what it names; the step f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from jinja2.environment import Template as CompiledTemplate
 from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.exceptions import UndefinedError
+from jinja2.runtime import Context
 
 from penstock.automations.sandbox import (
     MAX_OUTPUT,
@@ -54,14 +55,13 @@ class Template:
     """A compiled template.  Equal by its source.
 
     expression: it is exactly one `{{ … }}`, so that it can keep its JSON kind.  secrets: the names it refers to.
+    parts: what is rendered one after the other; None: there is nothing to render, the source is the text.
     """
 
     source: str
     expression: bool = field(compare=False)
     secrets: frozenset[str] = field(compare=False)
-    _compiled: CompiledTemplate | None = field(
-        compare=False, repr=False
-    )  # None: plain text, without anything to render
+    parts: tuple[str | CompiledTemplate, ...] | None = field(compare=False, repr=False)
 
     def text(self, variables: Mapping[str, Any]) -> str:
         """Rendered as text.  Raises RenderError."""
@@ -76,7 +76,7 @@ class Template:
 
     def value(self, variables: Mapping[str, Any]) -> Any:
         """The JSON value of a single expression, else the text.  Raises RenderError."""
-        if self._compiled is None:
+        if self.parts is None:
             return self.source
         return _guarded(self.source, lambda: self._render(variables))
 
@@ -85,17 +85,25 @@ class Template:
         return str(reveal(self.text({"secrets": Secrets("")}), "", lookup))
 
     def _render(self, variables: Mapping[str, Any]) -> Any:
-        compiled = self._compiled
-        assert compiled is not None  # noqa: S101 -- `value` has asked
+        parts = self.parts or ()
+        compiled = next(part for part in parts if not isinstance(part, str))
         context = compiled.new_context({**variables, STEPS: [MAX_STEPS]})
         pieces: list[str] = []
         size = 0
-        for piece in compiled.root_render_func(context):
+        for piece in _pieces(parts, context):
             size += len(piece)
             if size > MAX_OUTPUT:
                 raise LimitError(f"makes more than {MAX_OUTPUT} characters")
             pieces.append(piece)
         return plain(context.vars[RESULT]) if self.expression else "".join(pieces)
+
+
+def _pieces(parts: tuple[str | CompiledTemplate, ...], context: Context) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part
+        else:
+            yield from part.root_render_func(context)
 
 
 class Secrets(dict[str, str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.automations import RenderError, TemplateError, render_json
-from penstock.automations.compiling import compile_template
+from penstock.automations.compiling import compile_template, compile_whole
 from penstock.automations.sandbox import MAX_OUTPUT, MAX_SOURCE
 from penstock.automations.scopes import SECRETS_SCOPE, action_scope
-from penstock.automations.templates import Secrets
+from penstock.automations.templates import Secrets, Template
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
@@ -276,3 +277,32 @@ def test_no_source_crashes_or_escapes_its_bounds(source: str) -> None:
     except (TemplateError, RenderError):
         return
     assert len(found) <= MAX_OUTPUT
+
+
+TEXTS = st.sampled_from(["", "a", " ", "\n", "{", "}", "}}", "{ {", "é", "'", '"', "\r\n", "-", "{%", "#}", "%}"])
+EXPRESSIONS = (
+    "{{ event.subject }};{{event.data.n}};{{ event.data }};{{ event.data.none }};{{ event.data.missing }};{{ 5 }}"
+    ";{{ 'a' }};{{ event.data.n > 3 }};{{ event.data.list[0] }};{{ secrets.A }};{{- event.id }};{{ event.id -}}"
+    ';{{+ event.id }};{{ "}}" }};{{ {1: 2} }};{{ }};{{;{{ event.data.n ~ event.id }};{{\nevent.id\n}};{{ evnt.id }}'
+    ";{{ event.data.list }};{% if event.id %};{% endif %};{# c #};{{ events.id }};{{ vars.x }};{{ event.id || 1 }}"
+    ";{{ event.data.n | round(1) }};{{ events | length }};{{ secrets.A | e }}"
+)
+PIECES = st.one_of(TEXTS, st.sampled_from(EXPRESSIONS.split(";")))
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(PIECES, max_size=6).map("".join).filter(lambda source: "{{" in source))
+def test_a_text_made_of_known_expressions_says_what_it_says_as_a_whole(source: str) -> None:
+    data = {"n": 3.25, "none": None, "list": ["a", {"b": 1}]}
+    event = {"id": "1", "subject": "x\ny", "data": data}
+    variables = {"event": event, "events": [event], "secrets": Secrets("n")}
+
+    def said(compile_it: Callable[[], Template]) -> tuple[str, object]:
+        try:
+            template = compile_it()
+            return template.text(variables), template.secrets
+        except (TemplateError, RenderError) as error:
+            return str(error), None
+
+    scope = action_scope((), ())
+    assert said(lambda: compile_template(source, scope)) == said(lambda: compile_whole(source, scope))
