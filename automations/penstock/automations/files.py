@@ -24,7 +24,7 @@ from penstock.automations.rules import (
     compile_automation,
     problems_of_broken,
 )
-from penstock.automations.warnings import warnings_of_channel
+from penstock.automations.warnings import warnings_of_credentials
 from penstock.automations.when import filters
 
 T = TypeVar("T")
@@ -250,10 +250,10 @@ class _Loader:
 
     def _check_thing(self, section: str, value: Any, document: Document, path: Path, namespace: str) -> None:
         """What a model cannot see: exactly one of two keys, and references to people."""
+        self.problems += warnings_of_credentials(value, document, path)
         match value:
             case resources.Channel():
                 self._exactly_one(value, ("slack", "sms"), document, path)
-                self.problems += warnings_of_channel(value, document, path)
                 self._check_people(value.sms.to if value.sms else (), document, (*path, "sms", "to"), namespace)
             case resources.Schedule():
                 self._exactly_one(value, ("every", "cron"), document, path)

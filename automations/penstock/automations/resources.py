@@ -5,6 +5,7 @@ Each is a frozen value, checked by pydantic where it comes in, and used as it is
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -26,6 +27,8 @@ from penstock.automations.models import SECOND, Duration, Keys, Names, Person, R
 from penstock.automations.scopes import SECRETS_SCOPE, SENSOR_SCOPE, WEBHOOK_SCOPE, Scope
 from penstock.automations.templates import Template, TemplateError
 from penstock.automations.when import check_timezone
+
+_USERINFO = re.compile(r"[^/]*//[^/?#]*@")
 
 
 def _template(scope: Scope) -> Any:
@@ -56,6 +59,18 @@ def _compiled(source: str, scope: Scope, path: tuple[str | int, ...]) -> Templat
         raise PydanticCustomError("template", "{reason}", found) from None
 
 
+def _without_user(remedy: str) -> Any:
+    """An address without a user or password in it: rule files are read by many, and kept in the database."""
+
+    def checked(url: str) -> str:
+        if _USERINFO.match(url):  # the message must not repeat it
+            found = {"reason": "a user or password stands in this URL for everybody to read", "hint": remedy}
+            raise PydanticCustomError("template", "{reason}", found)
+        return url
+
+    return AfterValidator(checked)
+
+
 def _limited(rate: Rate | None) -> Rate | None:
     if rate is None:
         raise ValueError("a limit without a limit; write e.g. `10/1s`, or remove it")
@@ -69,6 +84,8 @@ SensorText = Annotated[Template, _template(SENSOR_SCOPE), *_SOURCE]
 WebhookData = Annotated[Any, _tree(WEBHOOK_SCOPE), WithJsonSchema({})]
 SensorData = Annotated[Any, _tree(SENSOR_SCOPE), WithJsonSchema({})]
 Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+$")]
+ProviderUrl = Annotated[Url, _without_user("remove it; the channel is known by its `token`")]
+BrokerUrl = Annotated[Url, _without_user("write `username:` and `password:` beside `url`, as `{{ secrets.NAME }}`")]
 
 
 class TemplateKeys(Keys):
@@ -125,7 +142,7 @@ class Channel(Resource):
 
     slack: Slack | None = None
     sms: Sms | None = None
-    base_url: Url | None = Field(None, description="Instead of the provider's own address.")
+    base_url: ProviderUrl | None = Field(None, description="Instead of the provider's own address.")
     rate: RateLimit = Field(Rate(1, SECOND), description="How many messages a destination gets.")
 
 
@@ -201,7 +218,7 @@ class MqttSensor(Resource):
     """Messages of an MQTT broker, acknowledged once our bus has them."""
 
     driver: Literal["mqtt"]
-    url: Url
+    url: BrokerUrl
     topics: Annotated[Names, Field(min_length=1)]
     qos: Annotated[int, Field(ge=0, le=2)] = 1
     username: SecretText | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from penstock.automations import models, resources
 from penstock.automations.documents import Document
@@ -74,13 +75,23 @@ def _of_lateness(model: Trigger, rule: forms.Rule, document: Document, path: Pat
         yield document.problem((*path, "within"), message, hint, at="key", severity="warning")
 
 
-def warnings_of_channel(channel: resources.Channel, document: Document, path: Path) -> list[Problem]:
-    """A token that stands in the file is read by everybody who reads the file."""
+def warnings_of_credentials(thing: Any, document: Document, path: Path) -> list[Problem]:
+    """What stands beside rules: a token in clear is read by everybody who reads the file.  path: of the thing."""
     found = []
-    for kind in ("slack", "sms"):
-        settings = getattr(channel, kind)
-        token: Template | None = settings.token if settings is not None else None
-        if token is not None and not token.secrets:
-            message, hint = "the token stands here for everybody to read", "write `{{ secrets.NAME }}`"
-            found.append(document.problem((*path, kind, "token"), message, hint, severity="warning"))
+    for place, template in _credentials(thing):
+        if template is not None and not template.secrets:
+            message, hint = f"the {place[-1]} stands here for everybody to read", "write `{{ secrets.NAME }}`"
+            found.append(document.problem((*path, *place), message, hint, severity="warning"))
     return found
+
+
+def _credentials(thing: Any) -> Iterator[tuple[Path, Template | None]]:
+    match thing:
+        case resources.Channel():
+            for kind in ("slack", "sms"):
+                settings = getattr(thing, kind)
+                yield (kind, "token"), settings.token if settings is not None else None
+        case resources.MqttSensor():
+            yield ("password",), thing.password
+        case resources.Webhook():
+            yield ("verify", "secret"), thing.verify.secret

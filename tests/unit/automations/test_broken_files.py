@@ -34,7 +34,7 @@ automations:
 users: [{name: ann, phone: "+431"}]
 groups: [{name: dispatch, members: [user/ann]}]
 channels: [{name: ops, slack: {channel: "#ops", token: "{{ secrets.SLACK }}"}, rate: 1/1s}]
-webhooks: [{name: w, verify: {preset: hmac, secret: s}, event: {type: t, data: {a: ["{{ body.id }}"]}}}]
+webhooks: [{name: w, verify: {preset: hmac, secret: "{{ secrets.W }}"}, event: {type: t, data: {a: ["{{ body.id }}"]}}}]
 sensors: [{name: m, driver: mqtt, url: "mqtt://x", topics: [a], event: {type: t, subject: "{{ topic }}"}}]
 schedules: [{name: n, cron: "0 3 * * *", timezone: UTC}]
 limits: [{name: erp, rate: 10/1s}]

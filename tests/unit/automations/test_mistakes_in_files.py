@@ -174,6 +174,20 @@ MISTAKES = [
     ("sensors: [{name: s, driver: hst}]\n", 1, 29, "unknown driver `hst`", "did you mean `host`?"),
     ("sensors: [{name: s}]\n", 1, 11, "`driver` is missing", "add `driver:` with one of host, mqtt"),
     (
+        "sensors: [{name: s, driver: mqtt, url: 'mqtt://u:pw@h:1/', topics: [a], event: {type: t}}]\n",
+        1,
+        40,
+        "a user or password stands in this URL for everybody to read",
+        "write `username:` and `password:` beside `url`, as `{{ secrets.NAME }}`",
+    ),
+    (
+        "channels: [{name: c, slack: {channel: x, token: '{{ secrets.T }}'}, base_url: 'https://pw@h/a'}]\n",
+        1,
+        79,
+        "a user or password stands in this URL for everybody to read",
+        "remove it; the channel is known by its `token`",
+    ),
+    (
         "schedules: [{name: s, every: 5s, cron: '0 3 * * *'}]\n",
         1,
         34,

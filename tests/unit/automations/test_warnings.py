@@ -66,3 +66,16 @@ def test_a_token_in_plain_text_is_a_warning() -> None:
     assert (found.line, found.severity, found.hint) == (2, "warning", "write `{{ secrets.NAME }}`")
     assert "xoxb" not in str(found)
     assert len(rules(text).channels) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sensors:\n  - {name: s, driver: mqtt, url: 'mqtt://h/a@b', topics: [a], password: pw, event: {type: t}}\n",
+        "webhooks:\n  - {name: w, verify: {preset: github, secret: pw}}\n",
+    ],
+)
+def test_a_password_in_plain_text_is_a_warning(text: str) -> None:
+    found = only_problem(text)
+    assert (found.line, found.severity, found.hint) == (2, "warning", "write `{{ secrets.NAME }}`")
+    assert "pw" not in str(found)

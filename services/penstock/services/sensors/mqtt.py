@@ -98,8 +98,8 @@ class MqttDriver:
         return LateAckClient(
             url.hostname or "localhost",
             url.port or (8883 if secure else 1883),
-            username=sensor.username.clear(self._secrets) if sensor.username else url.username,
-            password=sensor.password.clear(self._secrets) if sensor.password else url.password,
+            username=sensor.username.clear(self._secrets) if sensor.username else None,
+            password=sensor.password.clear(self._secrets) if sensor.password else None,
             identifier=self._client_id,
             clean_session=False,
             keepalive=_KEEPALIVE,
