@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from penstock.automations import Automation
+from penstock.automations.collecting import garbage_waits
 from penstock.services.rulebook import Revision, RuleBook
 from penstock.triggers import Matcher
 from penstock.triggers.count import EventTrigger
@@ -49,7 +50,8 @@ class CompiledRules:
         if revision.id not in self._compiled:
             automations = {each.name: each for each in revision.rules.rules}
             matcher = Matcher()
-            for name, automation in automations.items():
-                matcher.add(name, automation.trigger.pattern)
+            with garbage_waits():
+                for name, automation in automations.items():
+                    matcher.add(name, automation.trigger.pattern)
             self._compiled[revision.id] = Compiled(revision.id, matcher, automations)
         return self._compiled[revision.id]
