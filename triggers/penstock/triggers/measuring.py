@@ -41,7 +41,9 @@ class MetricMachine:
         if hit.event.time <= moment.now - self.over:
             return state, ()  # it occurred before the window; nothing that is judged has changed
         samples = statistics.put(before.samples, hit.event.time, value)
-        taken = Measured(samples, before.judged, before.since, before.fired, _newest(before.event, hit.event, moment))
+        taken = Measured(
+            samples, before.judged, before.since, before.fired, _newest(before.event, hit.event, moment.now, self.over)
+        )
         return self._judged(taken, moment, hit.event)
 
     def tick(self, state: Measured | None, moment: Moment) -> tuple[Measured | None, Firings]:
@@ -91,10 +93,10 @@ class MetricMachine:
         return self._kept(Measured(samples, now, since, fired, state.event)), said
 
     def _kept(self, state: Measured) -> Measured | None:
-        samples = state.samples
-        if samples.times or samples.panes:
+        """Nothing, where there are no samples left and nothing stands or is about to."""
+        if state.samples.times or state.samples.panes or state.since is not None:
             return state
-        return Measured(samples, state.judged, None, True) if state.fired else None
+        return Measured(state.samples, state.judged, None, True) if state.fired else None
 
     def _cleared(self, value: float, *, holds: bool) -> bool:
         if self.clear is None:
@@ -115,8 +117,10 @@ def _said(kind: str, moment: Moment, cause: Evidence | None, due: Instant | None
     return Fired(time, moment.number, events, due, "resolved" if kind == "resolved" else "fired", value)
 
 
-def _newest(before: Evidence | None, new: Evidence, moment: Moment) -> Evidence:
-    """The last sample's event; one stamped ahead is not there yet."""
-    if before is None or before.time <= new.time <= moment.now:
+def _newest(before: Evidence | None, new: Evidence, now: Instant, over: int) -> Evidence:
+    """The event of the newest sample in the window; one stamped ahead only while there is no other."""
+    if before is None or before.time <= now - over:
         return light(new)
-    return before
+    if before.time > now:
+        return light(new) if new.time <= now else before
+    return light(new) if before.time <= new.time <= now else before

@@ -79,7 +79,7 @@ class Simulation:
                 self._per[index, number] = leaf.per
         self._states: dict[Place, KeyState] = {}
         self._by: dict[Place, ByState] = {}
-        self._wakes: list[tuple[Instant, int, Place]] = []
+        self._wakes: list[tuple[Instant, bool, int, Place]] = []
         self._due: dict[Place, Instant] = {}
         self._ticket = count()
         self._seen: set[tuple[str, str]] = set()
@@ -101,6 +101,11 @@ class Simulation:
             yield from self._pass(self._clock if until is None else until)
         if until is None:
             yield from self._release()
+
+    @property
+    def waiting(self) -> set[Place]:
+        """Where there is any state now."""
+        return {*self._states, *self._by}
 
     def _arrival(self, event: Mapping[str, Any]) -> Instant:
         said = event.get("recordedtime") or event.get("time")
@@ -176,12 +181,12 @@ class Simulation:
             self._due.pop(place, None)
         elif self._due.get(place) != at:
             self._due[place] = at
-            heapq.heappush(self._wakes, (at, next(self._ticket), place))
+            heapq.heappush(self._wakes, (at, not place.deduped, next(self._ticket), place))  # events before timers
 
     def _pass(self, until: Instant) -> Iterator[Decision]:
         """Every timer up to an instant, at its own."""
         while self._wakes and self._wakes[0][0] <= until:
-            at, _, place = heapq.heappop(self._wakes)
+            at, _, _, place = heapq.heappop(self._wakes)
             if self._due.get(place) != at:
                 continue  # it was moved
             del self._due[place]
