@@ -65,10 +65,10 @@ def _encode(window: Window) -> bytes:
     return msgspec.msgpack.encode(_WindowAfter(matches=window.matches))
 
 
-async def _write(self: effects.Effects, connection: Any) -> None:
+async def _write(self: effects.Effects, connection: Any) -> frozenset[str]:
     for row in (*self.deliveries, *self.approvals):
         row["body"] = extended(row["body"]).decode()
-    await _effects_write(self, connection)
+    return await _effects_write(self, connection)
 
 
 _outgoing, _firing_row = relay._outgoing, decisions.firing_row

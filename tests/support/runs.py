@@ -34,7 +34,7 @@ async def add(database: Database, *runs: NewRun) -> int:
     """Make runs, as an engine does.  Returns how many are new."""
     async with database.begin() as connection:
         told = await create_runs(connection, runs)
-        await publish_later(connection, LANE, told)
+        publish_later(connection, LANE, told)
     return len(told) // 2  # each has a wake-up and an event
 
 

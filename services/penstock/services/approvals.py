@@ -173,7 +173,7 @@ async def _store(connection: AsyncConnection, stored: _Stored, changed: Approval
         raise _OvertakenError
     if changed.final is None:
         return
-    await publish_later(connection, service_lane(changed.id), [await _event(connection, stored, changed)])
+    publish_later(connection, service_lane(changed.id), [await _event(connection, stored, changed)])
     if stored.firing_id and stored.lane and stored.step:
         comment = changed.votes[-1].comment if changed.votes and changed.decided_by else ""
         fact = ApprovalDecided(stored.step, changed.final, changed.decided_by, changed.decided_at, comment)

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.automations.actions import RetryPolicy
 from penstock.events.instants import Instant, microseconds
 from penstock.services.database import Database, clock, tables
+from penstock.services.database.prepared import Prepared, one_of
 
 FORMAT = 1
 _row = tables.delivery.c
@@ -73,32 +74,41 @@ class Delivery:
 _COLUMNS = tuple(name for name in Delivery.__dataclass_fields__ if name not in ("lease_ends", "progress"))
 
 
+def _claiming() -> Prepared:
+    now = sa.select(clock.now()).scalar_subquery()
+    due = (_row.status == "pending", _row.due_at <= now, _row.lease_until <= now)
+    wanted = sa.select(_row.id).where(_row.namespace == sa.bindparam("of"), *due, ~one_of(_row.id, "but"))
+    ordered = wanted.order_by(_row.due_at, _row.id).limit(sa.bindparam("most", type_=sa.BigInteger()))
+    picked = ordered.with_for_update(skip_locked=True).cte("picked")
+    held = {"owner": sa.bindparam("holder"), "lease_until": clock.now() + sa.bindparam("lease", type_=sa.BigInteger())}
+    claimed = sa.update(tables.delivery).where(_row.id.in_(sa.select(picked.c.id)))
+    return Prepared(claimed.values(held | {"epoch": _row.epoch + 1}).returning(tables.delivery))
+
+
+_claim = _claiming()
+_soonest = sa.case((_row.due_at > _row.lease_until, _row.due_at), else_=_row.lease_until)
+_next = Prepared(
+    sa.select((sa.func.min(_soonest) - clock.now()).label("wait")).where(
+        _row.namespace == sa.bindparam("of"), _row.status == "pending"
+    )
+)
+
+
 async def claim(
     database: Database, *, namespace: str, owner: str, lease: timedelta, limit: int, but: Collection[str] = ()
 ) -> list[Delivery]:
     """Claim up to `limit` due rows, the longest due first.  but: ids that this process has in hand already."""
     began = time.monotonic()  # before the database sets the lease: ours then never ends after it
-    wanted = sa.select(_row.id).where(*_due(namespace), _row.id.not_in(list(but)))
-    picked = wanted.order_by(_row.due_at, _row.id).limit(limit).with_for_update(skip_locked=True).cte("picked")
-    lease_until = clock.now() + microseconds(lease)
-    statement = (
-        sa.update(tables.delivery)
-        .where(_row.id.in_(sa.select(picked.c.id)))
-        .values(epoch=_row.epoch + 1, owner=owner, lease_until=lease_until)
-        .returning(tables.delivery)
-    )
-    async with database.begin() as connection:
-        rows = (await connection.execute(statement)).mappings().all()
+    given = {"of": namespace, "holder": owner, "lease": microseconds(lease), "most": limit, "but": list(but)}
+    rows = await database.alone(_claim, **given)
     ends = began + lease.total_seconds()
     return sorted((_claimed(row, ends) for row in rows), key=lambda each: (each.due_at, each.id))
 
 
 async def next_due(database: Database, *, namespace: str) -> timedelta | None:
     """How long until a row may become due; None where no row is pending."""
-    soonest = sa.case((_row.due_at > _row.lease_until, _row.due_at), else_=_row.lease_until)
-    query = sa.select(sa.func.min(soonest) - clock.now()).where(_row.namespace == namespace, _row.status == "pending")
     async with database.read() as connection:
-        found = (await connection.execute(query)).scalar()
+        found = (await _next.fetch(connection, of=namespace))[0]["wait"]
     return None if found is None else timedelta(microseconds=max(0, int(found)))
 
 
@@ -115,11 +125,6 @@ async def update(connection: AsyncConnection, delivery: Delivery, **values: Any)
     mine = (_row.id == delivery.id, _row.epoch == delivery.epoch, _row.status == "pending")
     statement = sa.update(tables.delivery).where(*mine).values(updated=clock.now(), **values)
     return (await connection.execute(statement)).rowcount == 1
-
-
-def _due(namespace: str) -> tuple[sa.ColumnElement[bool], ...]:
-    now = clock.now()
-    return _row.namespace == namespace, _row.status == "pending", _row.due_at <= now, _row.lease_until <= now
 
 
 def _claimed(row: Mapping[str, Any], ends: float) -> Delivery:

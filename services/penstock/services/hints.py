@@ -17,6 +17,7 @@ from penstock.services.cancellation import check_cancelled
 
 OUTBOX = "outbox"  # rows in the lanes of the services
 FACTS = "facts"  # facts for firings
+EVENTS = "events"  # rows of the outbox that somebody waits for on the bus
 RUNS = "runs"  # due runs
 DELIVERIES = "deliveries"  # due notifications
 REVISION = "revision"  # a new revision of the rules

@@ -39,6 +39,7 @@ Handler = Callable[[bytes], Awaitable[None]]
 
 WAKE_PARTITIONS = 6  # of penstock.runs.*, penstock.notifications and penstock.dead-letter, at their making
 RETRY = Backoff(attempts=5)  # of a handler that raises; about 1.5 s in all
+_REST = 0.5  # seconds between commits of a group's offsets: each one costs Kafka as much as a record
 _CONNECT = Backoff()
 _BLOCK_MS = 2_000  # of a blocking read; redis-py gives a socket up after 5 s
 
@@ -92,7 +93,8 @@ class Messaging:
         """instance: names this process within its groups; none: a random name."""
         self._address, self._bus = parse_address(bus_url), bus
         self._instance = instance or new_id()
-        self._letters = DeadLetters(bus, backoff, namespace)
+        rest = _REST if self._address.kind == "kafka" else 0.0
+        self._letters = DeadLetters(bus, backoff, namespace, rest)
         self._patience = patience or Patience()
         self._subscriptions: list[_Subscription] = []
         self._side: _Side | None = None

@@ -8,6 +8,7 @@ then writes the record to `penstock.dead-letter`, and only then acknowledges it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -40,8 +41,10 @@ class Arrived:
 class DeadLetters:
     """Makes one middleware a message, as FastStream asks; holds what they share."""
 
-    def __init__(self, bus: Bus, backoff: Backoff, namespace: str) -> None:
-        self._bus, self._backoff, self._namespace = bus, backoff, namespace
+    def __init__(self, bus: Bus, backoff: Backoff, namespace: str, rest: float = 0.0) -> None:
+        """rest: seconds between acknowledgements, where one of them acknowledges all that came before (Kafka)."""
+        self._bus, self._backoff, self._namespace, self._rest = bus, backoff, namespace, rest
+        self._acknowledged: dict[str, float] = {}
         self._publisher: Publisher | None = None
 
     def __call__(self, msg: Any, /, *, context: Any) -> BaseMiddleware[Any, Any]:
@@ -54,20 +57,28 @@ class DeadLetters:
         if publisher is not None:
             await publisher.close()
 
-    async def pass_through(self, arrived: Arrived, handle: Callable[[], Awaitable[Any]]) -> None:
-        """Returns once the record was handled, or lies on the dead-letter topic."""
+    async def pass_through(self, arrived: Arrived, handle: Callable[[], Awaitable[Any]]) -> bool:
+        """Returns once the record was handled (true: at the first try), or lies on the dead-letter topic."""
         failures = 0
         while True:
             try:
                 await handle()
-                return
+                return failures == 0
             except Exception as error:  # whatever a handler raises must not stop the line
                 failures += 1
                 _log.warning("message.failed", **_named(arrived), failures=failures, error=repr(error))
                 if self._backoff.exhausted(failures):
                     await self._bury(arrived, error)
-                    return
+                    return False
             await asyncio.sleep(self._backoff.pause(failures).total_seconds())
+
+    def rests(self, topic: str) -> bool:
+        """Whether the last acknowledgement for a reader of this topic is recent enough to do without one."""
+        now = time.monotonic()
+        if now - self._acknowledged.get(topic, -self._rest) < self._rest:
+            return True
+        self._acknowledged[topic] = now
+        return False
 
     async def _bury(self, arrived: Arrived, error: Exception) -> None:
         letter = dead_letter(
@@ -102,7 +113,9 @@ class _DeadLetterMiddleware(BaseMiddleware[Any, Any]):
 
     async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: StreamMessage[Any]) -> Any:
         arrived = cast("Arrived", msg.body)  # our parsers see to that
-        await self._letters.pass_through(arrived, lambda: call_next(msg))
+        smoothly = await self._letters.pass_through(arrived, lambda: call_next(msg))
+        if smoothly and self._letters.rests(arrived.topic):
+            return  # acknowledged with a later one; after a crash it comes again, which every handler expects
         try:
             await msg.ack()
         except Exception as error:  # any client's error: the record comes again, which every handler expects

@@ -77,7 +77,7 @@ async def _republish(connection: AsyncConnection, letter: Mapping[str, Any], ori
     if value is None:
         raise NotRedrivableError("only the digest of its body was kept: it was too large; send a smaller event")
     record = Outgoing(topic, value, key_of(letter), headers=_readable(letter), partition=origin.get("partition"))
-    await publish_later(connection, service_lane(str(letter["id"])), [record])
+    publish_later(connection, service_lane(str(letter["id"])), [record])
 
 
 def _readable(letter: Mapping[str, Any]) -> tuple[tuple[str, bytes], ...]:

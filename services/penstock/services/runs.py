@@ -36,7 +36,7 @@ from penstock.events.instants import Instant, microseconds
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State, can_become
 from penstock.services.database import StaleEpochError, clock
-from penstock.services.database.prepared import Prepared, Row, inserting
+from penstock.services.database.prepared import Prepared, Row, at_the_end, inserting
 from penstock.services.database.records import publish_each, service_lane, system_event, tell_firing
 from penstock.services.database.tables import journal, run, run_event, run_log
 
@@ -119,7 +119,7 @@ async def create_runs(connection: AsyncConnection, runs: Sequence[NewRun]) -> li
     found = await _create.many(connection, [_new_row(each) for each in runs])
     created: dict[str, Instant] = {row["id"]: row["created"] for row in found}
     new = [each for each in {each.id: each for each in runs}.values() if each.id in created]
-    await _note.many(connection, [_first_event(each, created[each.id]) for each in new])
+    at_the_end(connection, _note, [_first_event(each, created[each.id]) for each in new])
     told = [_told(_new_row(each) | {"seq": 1, "attempt": 0, "retries": 0}, created[each.id]) for each in new]
     return [*(wake_up(each.id, each.pool, each.namespace) for each in new), *told]
 
@@ -157,7 +157,7 @@ async def change_state(
     rows = await statement.fetch(connection, **given)
     if not rows:
         raise await _refused(connection, run_id, epoch, new)
-    await tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on)
+    tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on)
     if new.is_final and not goes_on and rows[0]["report"]:
         await _tell_end(connection, rows[0], columns.get("result"))
     return rows[0]
@@ -273,7 +273,7 @@ def stamps(new: State) -> dict[str, Any]:
     return {"worker": None, "lease_until": 0, "ended": clock.now() if new.is_final else None}
 
 
-async def tell_changes(
+def tell_changes(
     connection: AsyncConnection, rows: Sequence[Row], details: Sequence[str], actor: str, *, goes_on: bool = False
 ) -> None:
     """One `run_event` and one event for each run that an UPDATE has changed just now.
@@ -288,8 +288,8 @@ async def tell_changes(
         if State(row["state"]).is_final:
             more["final"] = not goes_on
         told.append((service_lane(row["id"]), _told(row, row["now"], **more)))
-    await _note.many(connection, noted)
-    await publish_each(connection, told)
+    at_the_end(connection, _note, noted)
+    publish_each(connection, told)
 
 
 async def _tell_end(connection: AsyncConnection, row: Row, result: str | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -101,3 +102,33 @@ async def test_an_update_tells_whether_it_met_a_row(database: Database) -> None:
         await connection.execute(sa.insert(position).values(topic="t", partition=0))
         assert len(await move.fetch(connection, topic_="t", before=-1, to=5)) == 1
         assert len(await move.fetch(connection, topic_="t", before=-1, to=6)) == 0
+
+
+async def test_connections_that_died_are_found_out_once_and_replaced(postgres_url: str, postgres: Any) -> None:
+    database = connect(postgres_url)
+    await migrate.upgrade(database)
+
+    async def read() -> None:
+        async with database.read() as connection:
+            await NAMED.fetch(connection, names=["a"])
+
+    async def write() -> None:
+        async with database.begin() as connection:
+            await ADD.fetch(connection, **row("a"))
+
+    for use in (read, write):
+        await asyncio.gather(*(use() for _ in range(5)))  # five connections in the pool
+        await asyncio.to_thread(postgres.restart)
+        failures = [error for error in [await _error_of(use) for _ in range(12)] if error is not None]
+        assert all(unavailable(error) for error in failures)
+        assert len(failures) <= 5
+        await use()
+    await database.close()
+
+
+async def _error_of(use: Callable[[], Awaitable[None]]) -> Exception | None:
+    try:
+        await use()
+    except Exception as error:
+        return error
+    return None

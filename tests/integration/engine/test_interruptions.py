@@ -32,11 +32,11 @@ async def test_a_batch_that_a_stop_cuts_off_is_read_again(rig: Rig, monkeypatch:
     await rig.apply(RULES)
     writing = asyncio.Event()
 
-    async def stuck(*given: Any) -> int:
+    async def stuck(*given: Any) -> frozenset[str]:
         if given[-1]:  # decisions, not just a position that is settled
             writing.set()
             await asyncio.Event().wait()
-        return 0
+        return frozenset()
 
     with monkeypatch.context() as patched:
         patched.setattr(Decisions, "write", stuck)
@@ -52,7 +52,7 @@ async def test_a_batch_whose_commit_failed_is_read_again(rig: Rig, monkeypatch: 
     await rig.apply(RULES)
     write, failures = Decisions.write, iter(range(3))
 
-    async def failing(self: Decisions, *given: Any) -> int:
+    async def failing(self: Decisions, *given: Any) -> frozenset[str]:
         if next(failures, None) is not None:
             raise DatabaseUnavailableError("gone for a moment")
         return await write(self, *given)

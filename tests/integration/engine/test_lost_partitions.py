@@ -9,6 +9,7 @@ from tests.support.rig import Rig
 from penstock.events.bus import MATCHES
 from penstock.services.engine.compiled import CompiledRules
 from penstock.services.engine.decisions import Decisions
+from penstock.services.engine.effects import FlowPools
 from penstock.services.engine.ownership import Lane, Ownership
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.stage_two import StageTwo
@@ -18,7 +19,7 @@ async def test_a_partition_lost_while_another_is_taken_is_still_known_to_the_rou
     context = rig.context
     ownership = Ownership(context.database, "engine-1", timedelta(seconds=3))  # owns nothing any more
     relay = Relay(context.database, context.bus, ownership, context.hints, 1_000)
-    rules, decisions = CompiledRules(context.rulebook), Decisions("default")
+    rules, decisions = CompiledRules(context.rulebook), Decisions("default", FlowPools("default"))
     stage = StageTwo(context, ownership, rules, decisions, relay)
     lost, taken = Lane(MATCHES, 0, 1, 5, 0), Lane(MATCHES, 1, 1, 7, 0)
     await stage.taken(lost)

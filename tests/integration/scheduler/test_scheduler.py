@@ -135,7 +135,7 @@ async def test_a_tick_whose_transaction_fails_is_fired_by_the_next_one(
 ) -> None:
     from penstock.services.scheduler import store
 
-    async def die(*_: Any) -> None:
+    def die(*_: Any) -> None:
         raise ConnectionError("killed before the commit")
 
     await no_revision(database, tick=Spec(every=60 * SECOND))

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from asyncpg.exceptions import InterfaceError as DriverInterfaceError
-from asyncpg.exceptions import PostgresError
 from sqlalchemy import Table, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
@@ -24,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock.events.errors import PenstockError
-from penstock.services.database.prepared import as_sqlalchemy, driver_of
+from penstock.services.database.prepared import DRIVER_ERRORS, Prepared, Row, as_sqlalchemy, driver_of, finish
 
 Result = TypeVar("Result")
 _END_ABANDONED = """
@@ -33,7 +31,6 @@ WHERE datname = current_database() AND usename = current_user AND application_na
 AND pid <> pg_backend_pid() AND xact_start IS NOT NULL AND wait_event_type = 'Client'
 AND state_change < clock_timestamp() - make_interval(secs => :seconds)
 """
-_DRIVER_ERRORS = (PostgresError, DriverInterfaceError, OSError)
 Operation = Callable[[AsyncConnection], Awaitable[Result]]
 
 _DRIVERS = {
@@ -85,15 +82,22 @@ class Database:
         if not self.is_sqlite:
             async with self._writer.connect() as connection, _transaction(connection):
                 yield connection
+                await finish(connection)
             return
         async with self._turn, self._writer.begin() as connection:
             yield connection
+            await finish(connection)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for reading."""
         async with self._reader.connect() as connection:
             yield connection
+
+    async def alone(self, statement: Prepared, **parameters: Any) -> Sequence[Row]:
+        """One statement as a transaction of its own.  Returns its rows."""
+        async with self.begin() if self.is_sqlite else self.read() as connection:
+            return await statement.fetch(connection, **parameters)
 
     async def write(self, operation: Operation[Result]) -> Result:
         """Run `operation(connection)` in a transaction shared with whatever else is waiting (group commit).
@@ -184,10 +188,10 @@ def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABAN
 async def _transaction(connection: AsyncConnection) -> AsyncIterator[None]:
     """A transaction that is opened on the driver, for prepared statements and SQLAlchemy's alike."""
     driver = await driver_of(connection)
-    transaction = driver.transaction()
     try:
+        transaction = driver.transaction()
         await transaction.start()
-    except _DRIVER_ERRORS as error:
+    except DRIVER_ERRORS as error:
         await connection.invalidate(error)
         raise as_sqlalchemy("BEGIN", error) from error
     try:
@@ -204,7 +208,7 @@ async def _transaction(connection: AsyncConnection) -> AsyncIterator[None]:
         await transaction.commit()
     except BaseException as error:
         await connection.invalidate(error)
-        if isinstance(error, _DRIVER_ERRORS):
+        if isinstance(error, DRIVER_ERRORS):
             raise as_sqlalchemy("COMMIT", error) from error
         raise
 

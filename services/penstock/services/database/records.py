@@ -16,7 +16,7 @@ from penstock.events.bus import Outgoing
 from penstock.events.ids import new_id
 from penstock.events.instants import Instant, format_instant
 from penstock.services.database import clock, tables
-from penstock.services.database.prepared import inserting
+from penstock.services.database.prepared import at_the_end, inserting
 
 SERVICES = "services"  # the lanes of all services but the engine; engines relay them too
 SERVICE_LANES = 4
@@ -63,12 +63,12 @@ _publish = inserting(tables.outbox, "lane", "topic", "partition", "key", "value"
 _tell = inserting(tables.fact, "namespace", "firing_id", "lane", "body", created=clock.now())
 
 
-async def publish_later(connection: AsyncConnection, lane: str, records: Iterable[Outgoing]) -> None:
+def publish_later(connection: AsyncConnection, lane: str, records: Iterable[Outgoing]) -> None:
     """Put records into the outbox of `lane` in the caller's transaction; an engine publishes them in this order."""
-    await publish_each(connection, [(lane, record) for record in records])
+    publish_each(connection, [(lane, record) for record in records])
 
 
-async def publish_each(connection: AsyncConnection, records: Iterable[tuple[str, Outgoing]]) -> None:
+def publish_each(connection: AsyncConnection, records: Iterable[tuple[str, Outgoing]]) -> None:
     """As `publish_later`, for records of several lanes."""
     rows = [
         {
@@ -83,7 +83,7 @@ async def publish_each(connection: AsyncConnection, records: Iterable[tuple[str,
         }
         for lane, record in records
     ]
-    await _publish.many(connection, rows)
+    at_the_end(connection, _publish, rows)
 
 
 def _headers(record: Outgoing) -> str:

@@ -18,7 +18,7 @@ from penstock.automations.firing import Firing, start
 from penstock.events.bus import Outgoing
 from penstock.events.ids import derived_id
 from penstock.services.database import clock
-from penstock.services.database.prepared import inserting
+from penstock.services.database.prepared import at_the_end, inserting
 from penstock.services.database.records import system_event
 from penstock.services.database.tables import decision, firing
 from penstock.services.engine.compiled import Compiled
@@ -65,21 +65,24 @@ _keep = inserting(
 class Decisions:
     """Writes decisions within the transaction of the batch that made them."""
 
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self._pools = FlowPools(namespace)
+    def __init__(self, namespace: str, pools: FlowPools) -> None:
+        self._namespace, self._pools = namespace, pools
 
-    async def write(self, connection: AsyncConnection, lane: Lane, rules: Compiled, made: Sequence[Made]) -> int:
-        """Store those that are new, and begin their firings.  Returns how many were new."""
+    async def write(
+        self, connection: AsyncConnection, lane: Lane, rules: Compiled, made: Sequence[Made]
+    ) -> frozenset[str]:
+        """Store those that are new, and begin their firings.  Returns the hints to give after the commit."""
         chosen = {each.id: each for each in made if each.automation.enabled}
         begun = {id_: (each, _firing(id_, each, rules.revision)) for id_, each in chosen.items()}
         rows = [_decision_row(each, before) for each, before in begun.values()]
         new = {row["id"] for row in await _store.many(connection, rows)}
-        if new:
-            await self._begin(connection, lane, [begun[id_] for id_ in begun if id_ in new])
-        return len(new)
+        if not new:
+            return frozenset()
+        return await self._begin(connection, lane, [begun[id_] for id_ in begun if id_ in new])
 
-    async def _begin(self, connection: AsyncConnection, lane: Lane, begun: Sequence[tuple[Made, Firing]]) -> None:
+    async def _begin(
+        self, connection: AsyncConnection, lane: Lane, begun: Sequence[tuple[Made, Firing]]
+    ) -> frozenset[str]:
         needed = {name for each, _ in begun for name in flows_of(each.automation)}
         flows = await self._pools.get(connection, needed)
         effects = Effects(self._namespace, lane.name, flows)
@@ -90,8 +93,8 @@ class Decisions:
             for each, before in begun
             if not each.automation.shadow
         ]
-        await _keep.many(connection, [{"lane": lane.name, **firing_row(each)} for each in firings])
-        await effects.write(connection)
+        at_the_end(connection, _keep, [{"lane": lane.name, **firing_row(each)} for each in firings])
+        return await effects.write(connection)
 
 
 def firing_row(value: Firing) -> dict[str, Any]:

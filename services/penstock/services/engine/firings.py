@@ -51,10 +51,11 @@ _change = Prepared(
 class Firings:
     """Advances the firings of the lanes that this process owns."""
 
-    def __init__(self, context: Context, ownership: Ownership, rules: CompiledRules, relay: Relay) -> None:
+    def __init__(
+        self, context: Context, ownership: Ownership, rules: CompiledRules, relay: Relay, pools: FlowPools
+    ) -> None:
         self._context, self._ownership, self._rules, self._relay = context, ownership, rules, relay
-        self._database = context.database
-        self._pools = FlowPools(context.settings.namespace)
+        self._database, self._pools = context.database, pools
 
     async def run(self) -> None:
         """Until cancelled; woken by hints, and looking by itself twice a second."""
@@ -134,9 +135,9 @@ class Firings:
                     found = firings[row["firing_id"]]
                     firings[row["firing_id"]] = await self._drive(effects, found, _decoder.decode(row["body"]))
             await self._save(connection, list(firings.values()))
-            await effects.write(connection)
+            hints = await effects.write(connection)
             await _taken.fetch(connection, ids=[row["id"] for row in rows])
-        self._relay.wake()
+        self._relay.wake(hints)
 
     async def _wake(self, lane: Lane, firing_id: str) -> None:
         async with self._database.begin() as connection:
@@ -146,8 +147,8 @@ class Firings:
             for value in found.values():
                 driven = await self._drive(effects, value, TimerDue(value.cursor))
                 await self._save(connection, [driven])
-            await effects.write(connection)
-        self._relay.wake()
+            hints = await effects.write(connection)
+        self._relay.wake(hints)
 
     async def _drive(self, effects: Effects, value: Firing, told: AnyFact) -> Firing:
         rules = await self._rules.get(value.revision)
@@ -191,7 +192,7 @@ class Firings:
                 for found in (await self._load(connection, {firing_id})).values():
                     values["body"] = msgspec.structs.replace(found, status="dead_lettered").to_json().decode()
             await connection.execute(sa.update(firing).where(firing.c.id == firing_id).values(**values))
-            await publish_later(connection, lane.name, [letter])
+            publish_later(connection, lane.name, [letter])
             for statement in more:
                 await connection.execute(statement)
         self._relay.wake()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Collection
+from contextlib import suppress
 
 import sqlalchemy as sa
 import structlog
@@ -26,6 +28,7 @@ _log = structlog.get_logger()
 _BATCH = 2_000
 _unsent = Prepared(sa.select(outbox).where(one_of(outbox.c.lane, "lanes")).order_by(outbox.c.id).limit(_BATCH))
 _sent = Prepared(sa.delete(outbox).where(one_of(outbox.c.id, "ids")))
+_LINGER = 0.02  # seconds
 _PARTITIONS = 6  # of a topic that a record is the first for: wake-ups, notifications, dead letters
 
 
@@ -38,15 +41,21 @@ class Relay:
         self._publisher: Publisher | None = None
         self._topics: set[str] = set()  # those that are known to be there
         self.congested = False
-        self._news = asyncio.Event()
+        self._news: set[str] = set()
+        self._told, self._urgent = asyncio.Event(), asyncio.Event()
 
-    def wake(self) -> None:
-        """There are new rows: relay them, and tell workers and notifiers at once that there may be something for them.
+    def wake(self, hints: Collection[str] = ()) -> None:
+        """There are new rows: relay them, and tell workers and notifiers at once that there is something for them.
 
-        They need not wait for the record on the bus: a hint is faster, and the record comes in any case.
+        hints: for whom.  They need not wait for the record on the bus: a hint is faster, and the record comes in any
+        case. Only events that a rule sends (`hints.EVENTS`) are not left for a moment to be gathered with others.
         """
+        if hint.EVENTS in hints:
+            self._urgent.set()
         self._hints.wake(hint.OUTBOX)
-        self._news.set()
+        self._news |= set(hints) - {hint.EVENTS}
+        if self._news:
+            self._told.set()
 
     async def run(self) -> None:
         """Relay until cancelled; woken by hints, and looking by itself four times a second."""
@@ -54,6 +63,7 @@ class Relay:
         try:
             while True:
                 await self._hints.wait(hint.OUTBOX, timeout=0.25)
+                await self._linger()
                 await self._guarded()
                 check_cancelled()
         finally:
@@ -61,12 +71,20 @@ class Relay:
             if self._publisher is not None:
                 await self._publisher.close()
 
+    async def _linger(self) -> None:
+        """At low rates, each record alone would cost the bus as much as fifty together."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                await self._urgent.wait()
+        self._urgent.clear()
+
     async def _tell(self) -> None:
         """In a task of its own: a Redis that does not answer must not hold up the relay."""
         while True:
-            await self._news.wait()
-            self._news.clear()
-            await self._hints.give(hint.RUNS, hint.DELIVERIES)
+            await self._told.wait()
+            self._told.clear()
+            news, self._news = self._news, set()
+            await self._hints.give(*sorted(news))
 
     async def _guarded(self) -> None:
         try:
@@ -101,7 +119,7 @@ class Relay:
         return len(rows)
 
     async def _forget(self, ids: list[int]) -> None:
-        await self._database.write(lambda connection: _sent.fetch(connection, ids=ids))
+        await self._database.alone(_sent, ids=ids)
 
     async def _measure(self) -> None:
         names = [lane.name for lane in self._ownership.lanes()]

@@ -13,6 +13,7 @@ from penstock.services.database import unavailable
 from penstock.services.database.records import SERVICE_LANES, SERVICES
 from penstock.services.engine.compiled import CompiledRules
 from penstock.services.engine.decisions import Decisions
+from penstock.services.engine.effects import FlowPools
 from penstock.services.engine.firings import Firings
 from penstock.services.engine.housekeeping import Housekeeping
 from penstock.services.engine.ownership import Ownership
@@ -34,10 +35,11 @@ class EngineService:
         self._ownership = Ownership(context.database, context.instance, settings.ownership_lease)
         self._relay = Relay(context.database, context.bus, self._ownership, context.hints, settings.outbox_ceiling)
         rules = CompiledRules(context.rulebook)
-        decisions = Decisions(settings.namespace)
+        self._pools = FlowPools(settings.namespace)
+        decisions = Decisions(settings.namespace, self._pools)
         parts = (context, self._ownership, rules, decisions, self._relay)
         self._one, self._two = StageOne(*parts), StageTwo(*parts)
-        self._firings = Firings(context, self._ownership, rules, self._relay)
+        self._firings = Firings(context, self._ownership, rules, self._relay, self._pools)
         self._housekeeping = Housekeeping(context)
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -70,6 +72,7 @@ class EngineService:
             self._relay.run(),
             self._firings.run(),
             self._housekeeping.run(),
+            self._pools.run(self._context.database),
             self._hand_back_lanes(),
         ]
 

@@ -113,12 +113,12 @@ class StageOne:
     async def _commit(self, lane: Lane, rules: Compiled, outcome: Outcome, *, to: int) -> None:
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=to)
-            await self._decisions.write(connection, lane, rules, outcome.made)
-            await publish_later(connection, lane.name, outcome.refused)
+            hints = await self._decisions.write(connection, lane, rules, outcome.made)
+            publish_later(connection, lane.name, outcome.refused)
         lane.position = lane.read = to
         self._settled[lane] = time.monotonic()
         if outcome.must_commit:
-            self._relay.wake()
+            self._relay.wake(hints)
 
     async def _tell_progress(self, reader: Reader) -> None:
         ends = await reader.ends()
@@ -218,5 +218,5 @@ async def tell_gap(context: Context, lane: Lane, lost: PositionLostError) -> Non
     )
     async with context.database.begin() as connection:
         await advance_position(connection, lane, to=lost.found)
-        await publish_later(connection, lane.name, [event])
+        publish_later(connection, lane.name, [event])
     lane.position = lane.read = lost.found

@@ -100,7 +100,7 @@ class StageTwo:
         """Commit past one record, with a dead letter."""
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=record.offset + 1)
-            await publish_later(connection, lane.name, [dead_letter_of(record, reason, self._namespace, stack)])
+            publish_later(connection, lane.name, [dead_letter_of(record, reason, self._namespace, stack)])
         lane.position = lane.read = record.offset + 1
         self._relay.wake()
 
@@ -132,12 +132,12 @@ class StageTwo:
             fresh = await self._unseen(connection, lane.partition, batch)
             folded = fold(fresh, await self._windows(connection, places(fresh)), _triggers(rules))
             await self._save(connection, lane, batch, folded)
-            await self._decisions.write(connection, lane, rules, _made(rules, folded))
-            await publish_later(connection, lane.name, self._late(folded))
+            hints = await self._decisions.write(connection, lane, rules, _made(rules, folded))
+            publish_later(connection, lane.name, self._late(folded))
         lane.position, lane.revision = batch.end, batch.revision
         self._memory[lane].settled = time.monotonic()
         if folded.decided or folded.late:
-            self._relay.wake()
+            self._relay.wake(hints)
 
     def _every_source_told(self, memory: Memory) -> bool:
         """Whether the clock is one: a source partition that has never told its progress may have a backlog."""

@@ -27,7 +27,7 @@ async def record_success(connection: AsyncConnection, delivery: Delivery, respon
     if not await update(connection, delivery, owner=None, lease_until=0, **values):
         return False
     await _tell(connection, delivery, StepSucceeded(delivery.step or "", dict(response)))
-    await publish_later(connection, service_lane(delivery.id), [_event(delivery, "succeeded", {})])
+    publish_later(connection, service_lane(delivery.id), [_event(delivery, "succeeded", {})])
     return True
 
 
@@ -42,7 +42,7 @@ async def record_failure(connection: AsyncConnection, delivery: Delivery, error:
         letter = _dead_letter(delivery, error)
         named = {"reason": error, "dead_letter": msgspec.json.decode(letter.value)["id"]}
         records += [letter, _event(delivery, "dead_lettered", named)]
-    await publish_later(connection, service_lane(delivery.id), records)
+    publish_later(connection, service_lane(delivery.id), records)
     return True
 
 

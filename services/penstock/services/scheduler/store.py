@@ -75,7 +75,7 @@ async def fire_due(database: Database, namespaces: frozenset[str]) -> list[Tick]
                 .values(next_at=next_due(claimed.spec, what.latest), updated=now)
             )
             if await _first(database, connection, claimed, what.latest, now):
-                await publish_later(connection, service_lane(claimed.name), _events(claimed, what, now))
+                publish_later(connection, service_lane(claimed.name), _events(claimed, what, now))
                 ticks.append(Tick(claimed.namespace, claimed.name, what.latest, now, what.missed))
         return ticks
 

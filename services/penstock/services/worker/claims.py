@@ -136,7 +136,7 @@ async def _begin_all(connection: AsyncConnection, claimer: Claimer, claimed: Seq
     tries = {each.id: each.tries for each in claimed}
     rows = await _take_and_begin.many(connection, [_holding(claimer, each) for each in claimed])
     details = [f"try {tries[row['id']]}" if tries[row["id"]] > 1 else "" for row in rows]
-    await tell_changes(connection, rows, details, claimer.actor)
+    tell_changes(connection, rows, details, claimer.actor)
 
 
 def _holding(claimer: Claimer, claimed: ClaimedRun) -> dict[str, Any]:

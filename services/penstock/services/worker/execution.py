@@ -46,7 +46,8 @@ class RunLostError(PenstockError):
 class Shop:
     """What the executions of one worker share.
 
-    changed: called after each commit that left something to publish.  due_in: called when a run is due after a wait.
+    changed: called after each commit that left something to publish; true: a fact for a firing, too.
+    due_in: called when a run is due after a wait.
     turn: runs ask for their limits one after the other, in the order in which they were claimed.
     """
 
@@ -54,7 +55,7 @@ class Shop:
     limits: Limits
     actor: str
     attempts: int
-    changed: Callable[[], None]
+    changed: Callable[[bool], None]
     due_in: Callable[[timedelta], None]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -229,7 +230,7 @@ class Execution:
                 failures += 1
                 _log.warning("run.database_away", run=self.claimed.id, failures=failures, error=str(error))
             else:
-                self._shop.changed()
+                self._shop.changed(self.claimed.report)
                 return result
             await asyncio.sleep(_DATABASE_AWAY.pause(failures).total_seconds())
 
@@ -285,4 +286,4 @@ async def _tell_limit(connection: AsyncConnection, claimed: ClaimedRun, limit: s
         traceparent=claimed.traceparent,
         hops=claimed.hops,
     )
-    await publish_later(connection, service_lane(claimed.id), [event])
+    publish_later(connection, service_lane(claimed.id), [event])

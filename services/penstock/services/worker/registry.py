@@ -83,7 +83,7 @@ async def _tell(connection: AsyncConnection, what: str, name: str, namespace: st
     at = (await connection.execute(sa.select(clock.now()))).scalar_one()
     data = {"worker": name, "pool": pool} | ({"detail": detail} if detail else {})
     event = system_event(f"penstock.worker.{what}", subject=f"worker/{name}", data=data, at=at, namespace=namespace)
-    await publish_later(connection, service_lane(name), [event])
+    publish_later(connection, service_lane(name), [event])
 
 
 def _options(info: FlowInfo) -> dict[str, object]:

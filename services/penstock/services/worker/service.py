@@ -7,6 +7,7 @@ well as one of today's; rows say themselves which worker can run them (`runs`, F
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from penstock.services.worker.sources import follow
 
 # Not for the processes of users' code.
 _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
+_RECENT = 10_000  # runs
 _ASK_AGAIN = 1.0  # seconds
 _LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
 
@@ -55,18 +57,22 @@ class WorkerService:
         self._context, self._pace = context, pace or Pace()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._unpublished = asyncio.Event()
+        self._starved = True  # there was no child for a run that is due, or may have been
+        self._recent: dict[str, None] = {}  # claimed here, and their wake-ups not seen yet
+        self._unpublished, self._untold = asyncio.Event(), False
         self._running: dict[tuple[str, int], tuple[Execution, asyncio.Task[None]]] = {}
         self._returning: set[asyncio.Task[bool]] = set()
         self._presence = Presence(context)
-        self._crew = Crew(self._start_child, settings.concurrency, changed=self._wake.set, loaded=self._presence.take)
+        self._crew = Crew(
+            self._start_child, settings.concurrency, changed=self._on_free_child, loaded=self._presence.take
+        )
         self._leases = Leases(settings.run_lease, self._renew)
         self._shop = Shop(
             context.database,
             Limits(context.redis, settings.namespace),
             f"worker/{context.instance}",
             settings.run_attempts,
-            changed=self._unpublished.set,
+            changed=self._changed,
             due_in=self._look_in,
         )
 
@@ -127,7 +133,9 @@ class WorkerService:
     # Waking up and claiming.
 
     async def _on_wake_up(self, value: bytes) -> None:
-        self._wake.set()
+        """A hint is faster; the record is for the hint that was lost, and for the workers that had no place then."""
+        if self._recent.pop(_run_of(value), None) is None:
+            self._wake.set()
 
     async def _sweep(self) -> None:
         while True:
@@ -142,8 +150,15 @@ class WorkerService:
                 await asyncio.sleep(self._pace.sweep)
 
     async def _claim_all(self) -> None:
+        self._starved = False
         while self._may_claim() and await self._claim_some():
             pass
+        self._starved = self._crew.free == 0
+
+    def _on_free_child(self) -> None:
+        """Look for a run only where one may have been left for want of a child."""
+        if self._starved:
+            self._wake.set()
 
     def _may_claim(self) -> bool:
         return not self._stopping and bool(self._presence.flows) and self._crew.free > 0
@@ -166,8 +181,11 @@ class WorkerService:
             )
         for claimed in given.claimed:
             self._execute(claimed, self._passing(claimed), since)
+            self._recent[claimed.id] = None
+        while len(self._recent) > _RECENT:
+            del self._recent[next(iter(self._recent))]
         if given.claimed or given.crashed:
-            self._unpublished.set()
+            self._changed(any(row["report"] for row in given.crashed))
         return given.more
 
     def _claimer(self) -> Claimer:
@@ -224,12 +242,18 @@ class WorkerService:
         name, lease = self._context.instance, self._context.settings.run_lease
         return await self._context.database.write(lambda connection: renew(connection, name, lease, held))
 
+    def _changed(self, facts: bool) -> None:
+        """Something was committed that is to be published; and facts for firings."""
+        self._untold = self._untold or facts
+        self._unpublished.set()
+
     async def _publish(self) -> None:
         """Tell the engines that there is something to relay; what comes meanwhile is told with the next."""
         while True:
             await self._unpublished.wait()
             self._unpublished.clear()
-            await self._context.hints.give(hints.OUTBOX, hints.FACTS)
+            facts, self._untold = self._untold, False
+            await self._context.hints.give(hints.OUTBOX, *([hints.FACTS] if facts else []))
 
     async def _drain(self) -> None:
         """Let runs end, then hand back those that have not."""
@@ -245,6 +269,14 @@ class WorkerService:
     async def _start_child(self) -> Child:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
         return await Child.start(self._context.settings.flows, env=environment, on_log=_tell_outside)
+
+
+def _run_of(wake_up: bytes) -> str:
+    """The run that it is for; "" where it says none, as one of a later format may."""
+    try:
+        return str(json.loads(wake_up).get("run", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _tell_outside(line: Log) -> None:
