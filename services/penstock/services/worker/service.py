@@ -30,7 +30,7 @@ from penstock.services.worker.execution import Execution, Passing, Shop
 from penstock.services.worker.frames import Log, Problem
 from penstock.services.worker.leases import Leases
 from penstock.services.worker.presence import Presence, tried
-from penstock.services.worker.sources import follow
+from penstock.services.worker.sources import follow, stamps
 
 # Not for the processes of users' code.
 _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
@@ -93,13 +93,14 @@ class WorkerService:
             settings.bus_url, self._context.bus, instance=self._context.instance, namespace=settings.namespace
         )
         messaging.on(runs_topic(settings.pool), f"penstock.workers.{settings.pool}", self._on_wake_up)
+        known = stamps(settings.flows)
         keeping = _start(self._leases.run(), self._publish(), self._crew.run() if settings.flows else self._idle())
         taking = _start(self._presence.run())
         claiming: list[asyncio.Task[None]] = []
         self._stopping = False
         try:
             await _until([*keeping, *taking], self._prepare(messaging))
-            taking += _start(self._sweep(), follow(settings.flows, self._renew_children))
+            taking += _start(self._sweep(), follow(settings.flows, known, self._renew_children))
             claiming += _start(self._claim_until_stopped())
             started()
             await _until([*keeping, *taking, *claiming], asyncio.Event().wait())

@@ -24,9 +24,12 @@ def stamps(modules: Sequence[str]) -> Stamps:
     return found
 
 
-async def follow(modules: Sequence[str], changed: Callable[[list[str]], Awaitable[None]]) -> None:
-    """Call `changed` with the files that differ, once they have stood still for a look; until cancelled."""
-    known = latest = await asyncio.to_thread(stamps, modules)
+async def follow(modules: Sequence[str], known: Stamps, changed: Callable[[list[str]], Awaitable[None]]) -> None:
+    """Call `changed` with the files that differ, once they have stood still for a look; until cancelled.
+
+    known: the stamps from before the code was loaded, so that what changes meanwhile is seen.
+    """
+    latest = known
     while True:
         await asyncio.sleep(_LOOK)
         before, latest = latest, await asyncio.to_thread(stamps, modules)
