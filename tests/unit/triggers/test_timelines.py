@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.timelines import SHARED, Timeline, timeline
+from tests.support.core_timelines import SHARED, Timeline, timeline
 
 from penstock.triggers import simulate
 from penstock.triggers.decisions import Decision

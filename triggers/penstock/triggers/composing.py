@@ -108,8 +108,9 @@ class CompositeMachine:
         new = firings[0][1]
         if self.at_once:
             return kept, Fired(new.time, moment.number, new.events, due)
-        kept = self._with(self._pruned(kept, moment.now), firings)
-        choice = self.choose(kept, self.within, min(each.time for _, each in firings))
+        lowest = min(each.time for _, each in firings)
+        kept = self._with(self._pruned(kept, min(lowest, moment.now)), firings)
+        choice = self.choose(kept, self.within, lowest)
         if not choice:
             return kept, None
         time = max(each.time for each in choice)

@@ -58,7 +58,8 @@ class CountMachine:
         if state is None:
             return (new,)
         events = state.events
-        horizon = now - self.within - self.keep
+        # a device that was offline for long tells its old events in one go: they find each other
+        horizon = min(now, new.time) - self.within - self.keep
         if events[0].time < horizon:
             events = tuple(each for each in events if each.time >= horizon)
         if not events or events[-1].time <= new.time:

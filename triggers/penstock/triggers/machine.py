@@ -23,7 +23,7 @@ from penstock.triggers.decisions import Decision
 from penstock.triggers.evidence import Evidence
 from penstock.triggers.firings import NEVER, Fired, Hit, Moment, Reading
 from penstock.triggers.forms import Rule
-from penstock.triggers.nodes import Node, node_of
+from penstock.triggers.nodes import KEEP_LATE, Node, node_of
 from penstock.triggers.state import EMPTY, KeyState
 
 _MISSING = object()
@@ -256,10 +256,11 @@ class _Run:
         due = None if self.tree is None else self.machine.node.due(self.tree)
         if due is not None:
             due += self.machine.shift
-        debounce = self.machine.rule.stages.debounce
-        if self.settling is None or debounce is None:
+        if self.settling is None:
             return due
-        settles = stages.settles_at(debounce, self.settling)
+        debounce = self.machine.rule.stages.debounce
+        # an edit may have taken the stage away
+        settles = self.settling.last if debounce is None else stages.settles_at(debounce, self.settling)
         return settles if due is None else min(due, settles)
 
     def _wake(self, due: Instant | None) -> Instant | None:
@@ -272,6 +273,8 @@ class _Run:
         found = stages.forgotten_at(self.machine.rule.stages.limits, self.log)
         if self.tree is not None:
             found = max(found, min(self.machine.node.expires(self.tree) + self.machine.shift, NEVER))
+            if self.machine.rule.accept_late:  # what was just accepted may be older than any window, and is not alone
+                found = max(found, self.now + KEEP_LATE)
         return found
 
     def _state(self) -> KeyState:
