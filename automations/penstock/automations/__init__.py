@@ -7,10 +7,14 @@ channels and the like in `penstock.automations.resources`.
 
 from penstock.automations.actions import ApproveStep, EmitStep, NotifyStep, RetryPolicy, RunStep, Step
 from penstock.automations.approval import Approval, Outcome, Vote, decide, expire, may_decide, refresh
+from penstock.automations.conditions import CelCondition, ConditionError, compile_condition
 from penstock.automations.decision import decision_id, when_digest
 from penstock.automations.durations import Rate, format_duration, parse_duration, parse_rate
+from penstock.automations.examples import Outcome as ExampleOutcome
+from penstock.automations.examples import run_examples
 from penstock.automations.files import RuleSet, load, load_texts, read_texts
 from penstock.automations.firing import Firing, advance, start
+from penstock.automations.pipeline import Stage, pipeline
 from penstock.automations.problems import Problem, RuleFilesError
 from penstock.automations.rendering import HOP_BUDGET
 from penstock.automations.rules import DEFAULT_NAMESPACE, Automation
@@ -24,7 +28,10 @@ __all__ = [
     "Approval",
     "ApproveStep",
     "Automation",
+    "CelCondition",
+    "ConditionError",
     "EmitStep",
+    "ExampleOutcome",
     "Firing",
     "NotifyStep",
     "Outcome",
@@ -35,12 +42,14 @@ __all__ = [
     "RuleFilesError",
     "RuleSet",
     "RunStep",
+    "Stage",
     "Step",
     "Template",
     "TemplateError",
     "UnknownSecretError",
     "Vote",
     "advance",
+    "compile_condition",
     "decide",
     "decision_id",
     "environment_lookup",
@@ -53,11 +62,13 @@ __all__ = [
     "may_decide",
     "parse_duration",
     "parse_rate",
+    "pipeline",
     "read_texts",
     "refresh",
     "render_json",
     "reveal",
     "revealed_names",
+    "run_examples",
     "start",
     "when_digest",
 ]

@@ -99,6 +99,7 @@ class Known:
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
     flows: Mapping[str, Mapping[str, Any]] | None = None
+    rules: frozenset[str] = frozenset()
 
 
 @dataclass

@@ -15,6 +15,7 @@ from penstock.automations.actions import OWNER, Known
 from penstock.automations.collecting import garbage_waits
 from penstock.automations.cycles import Placed, circles
 from penstock.automations.documents import Document, read
+from penstock.automations.examples import problems_of_examples
 from penstock.automations.messages import show, unknown_key, validate
 from penstock.automations.problems import Path, Problem, RuleFilesError, did_you_mean
 from penstock.automations.rules import (
@@ -176,6 +177,7 @@ class _Loader:
             if rule:
                 rules.append(rule)
                 placed.append(Placed(rule, document, path, filtered=filters(model.when)))
+                self.problems += problems_of_examples(model.tests, document, (*path, "tests"), self._rules(around))
         self.problems += circles(placed)
         for item, document, path, around in self.broken:
             self.problems += problems_of_broken(item, document, path, around, self._known(around.namespace))
@@ -236,6 +238,10 @@ class _Loader:
         )
         return False
 
+    def _rules(self, around: Surroundings) -> frozenset[str]:
+        """The names of all rules of a namespace."""
+        return self._known(around.namespace).rules
+
     def _known(self, namespace: str) -> Known:
         """The names of a namespace; asked for once everything is read, so they are gathered once."""
         if namespace not in self.known:
@@ -246,7 +252,7 @@ class _Loader:
         def names(section: str) -> frozenset[str]:
             return frozenset(name for kind, space, name in self.told if kind == section and space == namespace)
 
-        return Known(names("channels"), names("users"), names("groups"), self.flows)
+        return Known(names("channels"), names("users"), names("groups"), self.flows, names("automations"))
 
     def _check_thing(self, section: str, value: Any, document: Document, path: Path, namespace: str) -> None:
         """What a model cannot see: exactly one of two keys, and references to people."""

@@ -150,7 +150,7 @@ class Expectation(Keys):
     at: Text | None = None
     key: Any = None
     events: Names | None = None
-    reason: Text | None = None
+    reason: str | None = None  # its beginning
 
 
 class TestCase(Keys):

@@ -55,9 +55,8 @@ def _of_lateness(model: Trigger, rule: forms.Rule, document: Document, path: Pat
     late = format_duration(rule.lateness)
     if model.absent is not None:
         if (model.within or 0) <= rule.lateness and rule.grace < rule.lateness:
-            message = (
-                f"an event may come {late} late and is waited for {format_duration(model.within or 0)}: false alarms"
-            )
+            within = format_duration(model.within or 0)
+            message = f"events may come {late} late and are waited for {within}: false alarms"
             hint = f"add `grace: {late}` or `order: event_time`, or shorten `lateness`"
             yield document.problem((*path, "within"), message, hint, at="key", severity="warning")
     elif model.metric is not None:
@@ -68,9 +67,7 @@ def _of_lateness(model: Trigger, rule: forms.Rule, document: Document, path: Pat
             yield document.problem((*path, "metric", "over"), message, hint, at="key", severity="warning")
     elif model.within is not None and model.within < rule.lateness and (model.count > 1 or not model.event):
         within = format_duration(model.within)
-        message = (
-            f"events may come {late} late, and the window is {within}: what fires depends on the order of delivery"
-        )
+        message = f"events may come {late} late, the window is {within}: what fires depends on the order of delivery"
         hint = f"add `order: event_time`, or shorten `lateness` to {within}"
         yield document.problem((*path, "within"), message, hint, at="key", severity="warning")
 

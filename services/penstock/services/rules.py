@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.automations import Problem, RuleSet, RunStep, load_texts
+from penstock.automations import Automation, Problem, RuleSet, RunStep, load_texts
 from penstock.automations.documents import read as read_document
 from penstock.events.ids import derived_id
 from penstock.services import hints as hint
@@ -42,11 +42,15 @@ class Refused:
 
 
 async def check(context: Context, files: Mapping[str, str], *, namespace: str) -> Applied | Refused:
-    """Check files against the flows that are registered; without any, what they `run` is a warning."""
+    """Check files against the flows that are registered (without any, what they `run` is a warning) and against what
+    is in force: an edit of `when` is a warning, since the state of the rule starts anew."""
     registry = await registered_flows(context.database, namespace)
-    _, problems = _load(files, registry or None, namespace)
-    refused = any(problem.severity == "error" for problem in problems)
-    return Refused(problems) if refused else Applied(None, changed=False, problems=problems)
+    found, problems = _load(files, registry or None, namespace)
+    if any(problem.severity == "error" for problem in problems):
+        return Refused(problems)
+    live = await _live_rules(context.database, namespace)
+    anew = [problem for rule in found.rules if (problem := _begins_anew(rule, live.rule(*reversed(rule.key))))]
+    return Applied(None, changed=False, problems=tuple(sorted({*problems, *anew})))
 
 
 async def apply(
@@ -85,6 +89,23 @@ async def registered_flows(database: Database, namespace: str) -> dict[str, Mapp
             schema = json.loads(parameters)
             found[f"{module}:{name}"] = found[name] = schema
     return found
+
+
+async def _live_rules(database: Database, namespace: str) -> RuleSet:
+    row = tables.revision
+    query = sa.select(row.c.files).where(row.c.namespace == namespace).order_by(row.c.id.desc()).limit(1)
+    async with database.read() as connection:
+        files = (await connection.execute(query)).scalar()
+    return load_texts(json.loads(files) if files else {})
+
+
+def _begins_anew(rule: Automation, live: Automation | None) -> Problem | None:
+    """The warning that what a rule has seen so far is forgotten; None where nothing is."""
+    if live is None or live.when_digest == rule.when_digest or live.rule.stateless:
+        return None
+    message = f"`when` of `{rule.name}` has changed: its windows and timers start anew"
+    hint = "what they have seen so far is forgotten when this is applied"
+    return Problem(rule.file, rule.line, 1, message, hint, "warning")
 
 
 def digest_of(files: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "keys": ("penstock.services.cli.keys", "Who may use the API, in production: create, list, revoke."),
     "emit": ("penstock.services.cli.emit", "Send one event."),
     "events": ("penstock.services.cli.events", "Follow events as they come, and what came of one: tail, trace."),
-    "rules": ("penstock.services.cli.rules", "Check and apply rule files: check, apply."),
+    "rules": ("penstock.services.cli.rules", "Rule files: check, test, simulate, explain, apply, export-schema."),
     "approvals": ("penstock.services.cli.approvals", "See and decide approvals: list, approve, reject."),
     "runs": ("penstock.services.cli.runs", "See runs of flows: list, show, logs."),
     "dlq": ("penstock.services.cli.dlq", "See what could not be handled, and try it again: list, show, redrive."),

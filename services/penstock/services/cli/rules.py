@@ -1,9 +1,10 @@
-"""`penstock rules check|apply`"""
+"""`penstock rules check|test|simulate|explain|apply|export-schema`"""
 
 from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,35 +13,115 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from penstock.automations import Problem
+    from penstock.automations import Problem, RuleSet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="a directory of rule files, or one file")]
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="RULES…", help="rule files and directories; none: those of the settings"),
+]
+
+
+class TestFormat(StrEnum):
+    """How `test` reports."""
+
+    text = "text"
+    json = "json"
+
+
+class DecisionFormat(StrEnum):
+    """How `simulate` prints decisions."""
+
+    jsonl = "jsonl"
+    table = "table"
 
 
 @app.command()
 def check(
-    folder: Folder,
+    rules: Paths = None,
     flows: Annotated[
         list[str] | None, typer.Option(metavar="MODULE", help="where the flows are: a module or a .py file")
     ] = None,
+    live: Annotated[bool, typer.Option("--live", help="against what is in force; RULES is one directory then")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Check rule files, all of them, without any service; exit code 1 if something is wrong."""
     from penstock.automations import load
 
-    _must_exist(folder)
-    found = load(folder, flows=_schemas(flows) if flows else None)
-    if as_json:
-        from dataclasses import asdict
-
-        print(json.dumps([asdict(problem) for problem in found.problems], indent=2, ensure_ascii=False))
-    else:
-        _print(found.problems)
+    paths = _paths(rules)
+    if live:
+        _check_live(paths, as_json=as_json)
+        return
+    found = load(paths, flows=_schemas(flows) if flows else None)
+    _tell(found.problems, as_json=as_json)
     if found.errors:
         raise typer.Exit(1)
     if not as_json:
         print(f"{_counted(len(found.rules), 'rule')}, {_verdict(len(found.problems))}")
+
+
+@app.command("test")
+def run_tests(
+    rules: Paths = None,
+    only: Annotated[str, typer.Option("--rule", metavar="NAME", help="only the tests of this rule")] = "",
+    format_: Annotated[TestFormat, typer.Option("--format")] = TestFormat.text,
+) -> None:
+    """Run the `tests:` of rules with a virtual clock; exit code 1 if one fails."""
+    from penstock.automations import run_examples
+    from penstock.services.cli.rule_reports import print_outcomes
+
+    found = _loaded(_paths(rules))
+    outcomes = [each for each in run_examples(found.rules) if only in ("", each.automation.name)]
+    if format_ is TestFormat.json:
+        print(json.dumps([each.to_mapping() for each in outcomes], indent=2, ensure_ascii=False))
+    else:
+        print_outcomes(outcomes)
+    if not all(each.passed for each in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    rules: Annotated[list[Path], typer.Argument(metavar="RULES…", help="rule files and directories")],
+    events: Annotated[
+        Path,
+        typer.Option(metavar="FILE.jsonl", help="CloudEvents, one a line, in order of arrival; - is stdin"),
+    ],
+    until: Annotated[str, typer.Option(metavar="TIME", help="where the clock stops; none: at the last arrival")] = "",
+    assume_run_time: Annotated[str, typer.Option(metavar="DURATION", help="how long actions take, for `mode`")] = "",
+    format_: Annotated[DecisionFormat, typer.Option("--format")] = DecisionFormat.jsonl,
+) -> None:
+    """Show what rules would decide over recorded events, with a virtual clock and no services."""
+    from penstock.services.cli.rule_reports import print_decisions, read_events, span, time
+    from penstock.triggers.simulation import simulate as decide
+
+    found = _loaded(_paths(rules))
+    end = time(until, "--until") if until else None
+    run_time = span(assume_run_time, "--assume-run-time") if assume_run_time else None
+    decisions = decide((each.rule for each in found.rules), read_events(events), end, assume_run_time=run_time)
+    print_decisions(decisions, as_table=format_ is DecisionFormat.table)
+
+
+@app.command()
+def explain(
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="its name")],
+    rules: Paths = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Tell the way of an event through a rule, stage by stage."""
+    from penstock.services.cli.rule_reports import print_pipelines
+
+    found = _loaded(_paths(rules))
+    print_pipelines([each for each in found.rules if each.name == rule], rule, found.rules, as_json=as_json)
+
+
+@app.command()
+def export_schema() -> None:
+    """Print the JSON Schema of rule files, for editors."""
+    from penstock.automations import export_schema as schema
+
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -68,11 +149,58 @@ def _verdict(warnings: int) -> str:
     return f"no errors, {_counted(warnings, 'warning')}" if warnings else "nothing wrong"
 
 
-def _must_exist(folder: Path) -> None:
+def _paths(given: Sequence[Path] | None) -> list[Path]:
+    """The rule files that are meant.  Raises CommandError for one that is not there."""
     from penstock.services.cli.client import CommandError
+    from penstock.services.project import load_settings
 
-    if not folder.exists():
-        raise CommandError(f"{folder}: there is no such directory or file")
+    paths = list(given) if given else [Path(each) for each in load_settings().rules]
+    for path in paths:
+        if not path.exists():
+            raise CommandError(f"{path}: there is no such directory or file")
+    return paths
+
+
+def _loaded(paths: Sequence[Path]) -> RuleSet:
+    """Rules without errors; else they are told, and the command ends."""
+    from penstock.automations import load
+
+    found = load(paths)
+    if found.errors:
+        _print(found.errors)
+        raise typer.Exit(1)
+    return found
+
+
+def _check_live(paths: Sequence[Path], *, as_json: bool) -> None:
+    """Let the API check: it knows the flows, and what is in force."""
+    from penstock.automations import Problem
+    from penstock.services.cli.client import ApiRefusedError, CommandError, connect, read_folder
+
+    if len(paths) != 1:
+        raise CommandError("--live checks one directory, since what is in force is replaced as a whole")
+    refused = False
+    try:
+        found = connect().post("rules", {"files": read_folder(paths[0]), "dry_run": True})
+    except ApiRefusedError as error:
+        if "problems" not in error.problem:
+            raise
+        found, refused = error.problem, True
+    problems = [_placed(Problem(**problem), paths[0]) for problem in found["problems"]]
+    _tell(problems, as_json=as_json)
+    if refused:
+        raise typer.Exit(1)
+    if not as_json:
+        print(_verdict(len(problems)))
+
+
+def _tell(problems: Sequence[Problem], *, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(problem) for problem in problems], indent=2, ensure_ascii=False))
+    else:
+        _print(problems)
 
 
 def _schemas(modules: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
