@@ -109,7 +109,7 @@ def triggers(per: f.Per, *, within: st.SearchStrategy[int | None] = maybe_second
     """Every form, nested."""
     every = seconds.map(lambda span: f.Schedule(lambda instant: (instant // span + 1) * span))
     leaves = simple(per) if per else simple(per) | every
-    return st.recursive(leaves, lambda below: _composites(below, within), max_leaves=5)
+    return st.recursive(leaves, lambda below: composites(below, within), max_leaves=5)
 
 
 def stages(*, dedupe: bool = False) -> st.SearchStrategy[f.Stages]:
@@ -143,7 +143,7 @@ def _leaves(per: f.Per) -> st.SearchStrategy[f.Leaf]:
     return st.sampled_from([leaf(type_, per) for type_ in TYPES])
 
 
-def _composites(
+def composites(
     below: st.SearchStrategy[f.Trigger], within: st.SearchStrategy[int | None]
 ) -> st.SearchStrategy[f.Trigger]:
     some = st.lists(below, min_size=1, max_size=3).map(tuple)

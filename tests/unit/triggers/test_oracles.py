@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import core_oracles as oracle
-from tests.support.core_rules import TYPES, Told, leaf, mappings, rule, streams
+from tests.support.core_nested import Naive
+from tests.support.core_rules import TYPES, Told, composites, counts, leaf, mappings, rule, streams
 from tests.support.scale import scaled
 
 from penstock.events.instants import SECOND
@@ -104,3 +105,18 @@ def test_metric(
     expected = oracle.Gauge(over, stat, op, threshold, lasts, clear).play(samples, UNTIL)
     found = [(each.at // SECOND, each.kind, each.value) for each in decided(metric, events)]
     assert found == expected
+
+
+nested = st.recursive(
+    counts(("subject",)), lambda below: composites(below, st.none() | spans.map(lambda n: n * SECOND)), max_leaves=4
+)
+
+
+@many
+@given(streams(keys=1, most=16, delay=(-30, 12)), nested)
+def test_nested_composites_fire_when_any_choice_of_firings_fulfils_them(events: list[Told], trigger: f.Trigger) -> None:
+    naive = Naive.of(trigger)
+    fired = [(event.arrival, naive.feed(event, number)) for number, event in enumerate(oracle.in_time(events))]
+    expected = [(at, found) for at, found in fired if found is not None]
+    found = firings(trigger, events)
+    assert [at for at, _ in found] == [at for at, _ in expected]
