@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
@@ -162,7 +163,16 @@ decision = Table(
     _int("created"),
     Index(None, "namespace", "automation", "at"),
     Index(None, "created"),
+    Index(None, "correlationid"),
 )
+# What is inside a list PostgreSQL alone can index; SQLite looks through the decisions that pruning has left.
+decision_events = sa.cast(decision.c.events, JSONB)
+Index(
+    "ix_decision_events",
+    decision_events.label("ids"),
+    postgresql_using="gin",
+    postgresql_ops={"ids": "jsonb_path_ops"},
+).ddl_if("postgresql")
 
 firing = Table(
     "firing",  # a decision being carried out: the cursor over the actions of its automation
@@ -247,6 +257,7 @@ run = Table(
     Index(None, "pool", "state", "due_at"),
     Index(None, "firing_id"),
     Index(None, "created"),
+    Index(None, "correlationid"),
 )
 
 run_event = Table(
@@ -327,6 +338,7 @@ approval = Table(
     _int("format", default=1),
     Index(None, "namespace", "status", "created"),
     Index(None, "status", "expires_at"),
+    Index(None, "firing_id"),
 )
 
 delivery = Table(
@@ -358,6 +370,7 @@ delivery = Table(
     _int("updated", default=0),
     Index(None, "status", "due_at"),
     Index(None, "created"),
+    Index(None, "correlationid"),
 )
 
 # --- schedules ------------------------------------------------------------------------------------------------------
