@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from penstock.triggers import index_tables as tables
 from penstock.triggers import operators as op
 from penstock.triggers.fields import Field
+from penstock.triggers.index_buckets import FEW
 
 MAX_TUPLES: Final = 16  # what value lists may multiply out to when several fields make one key
 MAX_TOGETHER: Final = 6  # exact fields in one key
@@ -35,12 +36,14 @@ class Worth(NamedTuple):
     """What is known of a kind of table beforehand.
 
     odds: how likely an event is to come upon any one rule in it, as a guess before there are rules.  least: the same
-    once there are, at the least.  cost: of a look-up, in checks of one rule.
+    once there are, at the least.  cost: of a look-up, in checks of one rule.  few: how many rules under one key are
+    not too many.
     """
 
     odds: float
     least: float
     cost: float
+    few: int = FEW
 
 
 _AFFIX = Worth(0.02, 0, 3)
@@ -54,14 +57,14 @@ _WORTH: Final[dict[str, Worth]] = {
     "gram": Worth(0.02, 0, 30),
     "address": Worth(0.01, 0, 10),
     "block": Worth(0.2, 0, 15),
-    "cell": Worth(0.05, 0, 4),
+    "cell": Worth(0.05, 0, 4, FEW // 2),
     "above": Worth(0.5, 0.3, 4),
     "below": Worth(0.5, 0.3, 4),
     "present": Worth(1, 1, 1),
     "absent": Worth(1, 0.5, 1),
 }
 _WORD = Worth(0.02, 0, 5)
-_GROUP = Worth(0.02, 0, 0.5)
+_GROUP = Worth(0.02, 0, 1)
 
 _TABLES: Final[dict[str, Callable[[], tables.Table]]] = {
     "value": tables.Table,
@@ -225,7 +228,7 @@ def _rank_of_wildcard(wildcard: op.Wildcard) -> int:
 def _rank_of_range(bounds: op.Range) -> int:
     if bounds.form[0] == "=":
         return 90
-    if tables.cells_of(bounds):
+    if tables.cells_of(bounds, 1):
         return 45
     return 10 if len(bounds.form) == 2 else 0
 
@@ -237,6 +240,13 @@ def _ways(field: Field, slot: int) -> Iterator[Access]:
         for name, key in tables.pieces_of(only):
             yield Access((((slot, name), key),), (field,), False)
         return
+    if isinstance(only, op.Range) and only.form[0] != "=":
+        for coarse in tables.GRIDS:
+            cells = tables.cells_of(only, coarse)
+            if cells is not None:
+                yield Access(tuple([((slot, "cell"), cell) for cell in cells]), (field,), False)
+        if tables.cells_of(only, 1) is not None:
+            return
     yield Access(tuple(((slot, name), key) for name, key in places(field)), (field,), is_precise(field))
 
 
@@ -260,7 +270,7 @@ def is_precise(field: Field) -> bool:
     for predicate in field.predicates:
         if isinstance(predicate, op.Wildcard) and not is_simple(predicate):
             return False
-        if isinstance(predicate, op.Range) and predicate.form[0] != "=" and tables.cells_of(predicate) is not None:
+        if isinstance(predicate, op.Range) and predicate.form[0] != "=" and tables.cells_of(predicate, 1) is not None:
             return False
     return True
 
@@ -296,10 +306,11 @@ def _places(predicate: op.Predicate) -> list[tuple[str, object]]:
 
 def _range_places(bounds: op.Range) -> list[tuple[str, object]]:
     if bounds.form[0] == "=":
-        return [("value", bounds.low)]
-    cells = tables.cells_of(bounds)
-    if cells is not None:
-        return [("cell", cell) for cell in cells]
+        return [("value", bounds.form[1])]
+    for coarse in tables.GRIDS:
+        cells = tables.cells_of(bounds, coarse)
+        if cells is not None:
+            return [("cell", cell) for cell in cells]
     if bounds.form[0] in ("<", "<="):
         return [("below", (bounds.top, int(bounds.closed[1])))]
     return [("above", (bounds.bottom, int(not bounds.closed[0])))]

@@ -12,34 +12,60 @@ hold no containers, so that loading many rules is not spent on walking the rules
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from penstock.triggers.fields import Branch, Field
-from penstock.triggers.operators import AnythingBut, IgnoreCase, Prefix, Range, Suffix, token
+from penstock.triggers.operators import (
+    ABSENT,
+    EXACT_INTEGER,
+    AnythingBut,
+    IgnoreCase,
+    Prefix,
+    Range,
+    Suffix,
+    Wildcard,
+    comparable,
+    token,
+)
+
+if TYPE_CHECKING:
+    from penstock.triggers.index_node import Node
 
 Values: TypeAlias = Sequence[Any] | Mapping[int, Any]  # the token of each slot
-Choices: TypeAlias = Mapping[int, Sequence[Any]]  # the tokens of each slot, where arrays offer several
 Keys: TypeAlias = set[Hashable]
 FEW: Final = 24  # rules that are cheaper to check than to index
+
+
+class Choices(dict[int, list[Any]]):
+    """The tokens of each slot, where arrays offer several."""
+
+    def __missing__(self, slot: int) -> list[Any]:
+        return [ABSENT]
 
 
 # How a field is checked: what `wanted` is, and how the token of the leaf is compared with it.
 ONE_OF: Final = 0  # a container of tokens, the leaf's is among them
 NONE_OF: Final = 1  # the same, it is not
-WITHIN: Final = 2  # a Range
+WITHIN: Final = 2  # the span of a Range
 BEGINS: Final = 3  # a text
 ENDS: Final = 4
 SAME: Final = 5  # a text of ASCII in lower case; the leaf's letter case does not count
 TESTS: Final = 6  # a predicate or field
-HOLDS: Final = 7  # nothing is left to check; only as a rule's first check
+CONTAINS: Final = 7  # a text; for wildcards, of which the rest is checked afterwards
+EQUALS: Final = 8  # a token
+HOLDS: Final = 9  # nothing is left to check; only as a rule's first check
 
 # what a rule is known by: its key; slot, way, `wanted`, slot, way, `wanted`... of all fields but the one that is
 # checked first; its branch
 Rest: TypeAlias = tuple[Hashable, tuple[Any, ...], Branch]
 Member: TypeAlias = tuple[int, int, Any, Rest]  # slot, way and `wanted` of the field that is checked first; the rest
 STRIDE: Final = 4  # the members of a bucket lie one behind the other in a single tuple, which is quicker to walk
+
+
+_LEAST: Final = -EXACT_INTEGER  # whole numbers from here to there need no closer look
+_MOST: Final = EXACT_INTEGER
 
 
 class Hit(msgspec.Struct, eq=False):
@@ -54,31 +80,21 @@ class Hit(msgspec.Struct, eq=False):
         keys.add(self.key)
 
 
-class Many(Protocol):
-    """Rules that are found by yet another field."""
-
-    def collect(self, values: Any, keys: Keys) -> None:
-        """Add the keys of those that hold altogether."""
-
-    def collect_any(self, choices: Choices, keys: Keys) -> None:
-        """The same where a slot has several tokens and any of them will do."""
-
-
 Few: TypeAlias = tuple[Any, ...]  # members, flattened
-Bucket: TypeAlias = Few | Hit | Many
+Bucket: TypeAlias = "Few | Hit | Node"
 
 
 def way(field: Field) -> tuple[int, Any]:
     """The quickest way to check a field, and what for."""
     if field.plain:
-        return ONE_OF, field.exact
+        return (EQUALS, *field.exact) if len(field.exact) == 1 else (ONE_OF, field.exact)
     if len(field.predicates) != 1 or field.exact or field.absent:
         return TESTS, field
     match field.predicates[0]:
         case AnythingBut(values=values):
             return NONE_OF, values
-        case Range() as bounds:
-            return WITHIN, bounds
+        case Range(span=span, spanned=True):
+            return WITHIN, span
         case Prefix(text=text):
             return BEGINS, text
         case Suffix(text=text):
@@ -87,6 +103,18 @@ def way(field: Field) -> tuple[int, Any]:
             return SAME, text
         case other:
             return TESTS, other
+
+
+def checks(fields: Iterable[Field], slots: Mapping[str, int]) -> tuple[Any, ...]:
+    """Slot, way and `wanted` of all fields; of a wildcard its longest literal goes before."""
+    found: list[Any] = []
+    for field in fields:
+        slot = slots[field.path]
+        kind, wanted = way(field)
+        if kind == TESTS and type(wanted) is Wildcard:
+            found += slot, CONTAINS, max(wanted.parts, key=len)
+        found += slot, kind, wanted
+    return tuple(found)
 
 
 def members_of(few: Few) -> Iterable[Member]:
@@ -102,23 +130,33 @@ def check(few: Few, values: Any, keys: Keys) -> None:
     """
     for at in range(0, len(few), STRIDE):
         value, kind, wanted = values[few[at]], few[at + 1], few[at + 2]
-        if kind == ONE_OF:
-            if value not in wanted:
+        if kind == EQUALS:
+            if value != wanted:
                 continue
         elif kind == WITHIN:
-            if not (wanted.low <= value <= wanted.high if type(value) is float else wanted.test(value)):
+            if type(value) is not float and (
+                type(value) is not int or not (_LEAST <= value <= _MOST or comparable(value))
+            ):
+                continue
+            if not wanted.real <= value <= wanted.imag:
                 continue
         elif kind == BEGINS:
             if type(value) is not str or not value.startswith(wanted):
                 continue
         elif kind == SAME:
-            if type(value) is not str or not value.isascii() or value.lower() != wanted:
+            if type(value) is not str or len(value) != len(wanted) or not value.isascii() or value.lower() != wanted:
                 continue
         elif kind == ENDS:
             if type(value) is not str or not value.endswith(wanted):
                 continue
         elif kind == NONE_OF:
             if value in wanted:
+                continue
+        elif kind == ONE_OF:
+            if value not in wanted:
+                continue
+        elif kind == CONTAINS:
+            if type(value) is not str or wanted not in value:
                 continue
         elif kind == TESTS and not wanted.test(value):
             continue
@@ -129,6 +167,8 @@ def check(few: Few, values: Any, keys: Keys) -> None:
 
 def _passes(kind: int, wanted: Any, value: Any) -> bool:
     """Whether a token, or ABSENT, is as wanted."""
+    if kind == EQUALS:
+        return bool(value == wanted)
     if kind == ONE_OF:
         return value in wanted
     if kind == NONE_OF:
@@ -139,6 +179,11 @@ def _passes(kind: int, wanted: Any, value: Any) -> bool:
         return type(value) is str and value.endswith(wanted)
     if kind == SAME:
         return type(value) is str and value.isascii() and value.lower() == wanted
+    if kind == CONTAINS:
+        return type(value) is str and wanted in value
+    if kind == WITHIN:
+        number = type(value) is float or (type(value) is int and comparable(value))
+        return number and wanted.real <= value <= wanted.imag
     return kind == HOLDS or bool(wanted.test(value))
 
 
@@ -164,5 +209,5 @@ def tokens_of(field: Field) -> set[object]:
         if isinstance(predicate, AnythingBut):
             found.update(predicate.values)
         if isinstance(predicate, Range) and predicate.form[0] == "=":
-            found.add(token(predicate.low))
+            found.add(token(predicate.form[1]))
     return found

@@ -31,8 +31,8 @@ from penstock.triggers.index_buckets import (
     Member,
     check,
     check_any,
+    checks,
     members_of,
-    way,
 )
 from penstock.triggers.index_tables import Found, Table
 from penstock.triggers.operators import ABSENT
@@ -75,16 +75,18 @@ class Rule:
     def member(self) -> Member:
         """The rule among others; one object, wherever it is put."""
         if self._member is None:
-            fields = self.unused + self.checked
-            if not fields:
-                self._member = 0, HOLDS, None, (self.key, (), self.branch)
-                return self._member
-            if len(fields) > 1:
-                fields = tuple(sorted(fields, key=rank, reverse=True))
-            first = fields[0]
-            more = tuple([part for each in fields[1:] for part in (self.slots[each.path], *way(each))])
-            self._member = self.slots[first.path], *way(first), (self.key, more, self.branch)
+            self._member = self._member_for(self._fields())
         return self._member
+
+    def _fields(self) -> tuple[Field, ...]:
+        fields = self.unused + self.checked
+        return tuple(sorted(fields, key=rank, reverse=True)) if len(fields) > 1 else fields
+
+    def _member_for(self, fields: tuple[Field, ...]) -> Member:
+        if not fields:
+            return 0, HOLDS, None, (self.key, (), self.branch)
+        slot, kind, wanted, *more = checks(fields, self.slots)
+        return slot, kind, wanted, (self.key, tuple(more), self.branch)
 
     def name(self) -> tuple[Hashable, int]:
         return self.key, id(self.branch)
@@ -97,7 +99,6 @@ class Rule:
             return any(map(self.is_member, members_of(bucket)))
         if isinstance(bucket, Hit):
             return not self.left() and bucket.key == self.key
-        assert isinstance(bucket, Node)  # noqa: S101 - there is no other kind; for the type checker
         return bucket.has(self)
 
     def is_member(self, member: Member) -> bool:
@@ -119,7 +120,6 @@ def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int
         return rule.member() if rule.left() else Hit(rule.key)
     if isinstance(bucket, Hit):
         return (0, HOLDS, None, (bucket.key, (), ()), *rule.member())
-    assert isinstance(bucket, Node)  # noqa: S101 - there is no other kind; for the type checker
     bucket.add(rule)
     return bucket
 
@@ -159,7 +159,7 @@ def _load(bucket: Bucket | None) -> int:
         return 0
     if isinstance(bucket, tuple):
         return len(bucket) // STRIDE
-    return bucket.size if isinstance(bucket, Node) else 1
+    return 1 if isinstance(bucket, Hit) else bucket.size
 
 
 class Node:
@@ -177,6 +177,7 @@ class Node:
         "_regret",
         "_tables",
         "finders",
+        "further",
         "groups",
         "keys",
         "lacking",
@@ -191,6 +192,7 @@ class Node:
         self.keys: dict[Hashable, int] = {}  # rules with nothing left to check, and how often
         self.rest: dict[tuple[Hashable, int], Member] = {}
         self.more = False  # whether there are keys, rest or lacking
+        self.further = False  # whether there are these or finders
         # what readers use of the tables: replaced as a whole when a table comes or goes
         self.groups: tuple[tuple[Where, Table], ...] = ()
         self.lookups: tuple[tuple[Callable[[Any], Any], Callable[[Any], Bucket | None]], ...] = ()  # of the groups
@@ -206,11 +208,17 @@ class Node:
     # reading
 
     def collect(self, values: Any, keys: Keys) -> None:
-        found: Found = []
+        """Add the keys of the rules that hold; `Matcher.match_json` has the first part of this in itself."""
         for pick, get in self.lookups:
             bucket = get(pick(values))
             if bucket is not None:
-                found.append(bucket)
+                enter(bucket, values, keys)
+        if self.further:
+            self.collect_further(values, keys)
+
+    def collect_further(self, values: Any, keys: Keys) -> None:
+        """Those that are not found by exact fields alone."""
+        found: Found = []
         for slot, find in self.finders:
             value = values[slot]
             if value is not ABSENT:
@@ -218,6 +226,8 @@ class Node:
         for bucket in found:
             if type(bucket) is tuple:
                 check(bucket, values, keys)
+            elif type(bucket) is Hit:
+                keys.add(bucket.key)
             else:
                 bucket.collect(values, keys)  # type: ignore[union-attr] # what is no tuple
         if self.more:
@@ -227,11 +237,10 @@ class Node:
         keys.update([*self.keys])
         for slot, table in self.lacking:
             bucket = table.get(None) if values[slot] is ABSENT else None
-            if isinstance(bucket, tuple):
-                check(bucket, values, keys)
-            elif bucket is not None:
-                bucket.collect(values, keys)
-        check(tuple(chain.from_iterable([*self.rest.values()])), values, keys)
+            if bucket is not None:
+                enter(bucket, values, keys)
+        if self.rest:
+            check(tuple(chain.from_iterable([*self.rest.values()])), values, keys)
 
     def collect_any(self, choices: Choices, keys: Keys) -> None:
         found: Found = []
@@ -263,12 +272,12 @@ class Node:
         self.size += 1
         if not rule.left():
             self.keys[rule.key] = self.keys.get(rule.key, 0) + 1
-            self.more = True
+            self._look_further()
             return
         access = self._choose(rule)
         if access is None:
             self.rest[rule.name()] = rule.member()
-            self.more = True
+            self._look_further()
             if self._level:
                 self._places[rule.name()] = ()
             return
@@ -289,7 +298,7 @@ class Node:
             for place in access.places:
                 self._take(place, inner)
         self._places.pop(name, None)
-        self.more = bool(self.keys or self.rest or self.lacking)
+        self._look_further()
 
     def _forget(self, key: Hashable) -> None:
         if self.keys[key] > 1:
@@ -324,11 +333,11 @@ class Node:
             table = self._tables.get(where)
             if table is None:
                 return None
-            load = _load(table.get(key))
-            share = load / (table.rules + 1)
-            if load >= FEW:  # too many to check one by one: good enough only if nothing is better
+            bucket, known = table.get(key), worth(where)
+            share = _load(bucket) / (table.rules + 1)
+            if _load(bucket) >= known.few:  # too many to check one by one: good enough only if nothing is better
                 share = max(share, 2 * _RARELY)
-            odds += max(share, worth(where).least)
+            odds += max(share, known.least)
         return odds
 
     def _may_have(self, access: Access) -> bool:
@@ -390,10 +399,23 @@ class Node:
         self.groups = tuple((where, table) for where, table in rows if is_group(where))
         self.lookups = tuple((itemgetter(*where), table.buckets.get) for where, table in self.groups)
         self.lacking = tuple((where[0], table) for where, table in rows if where[-1] == "absent")
-        self.more = self.more or bool(self.lacking)
         self.finders = tuple(
             (where[0], table.find) for where, table in rows if not is_group(where) and where[-1] != "absent"
         )
+        self._look_further()
+
+    def _look_further(self) -> None:
+        """Say whether there is more than exact fields to look at."""
+        self.more = bool(self.keys or self.rest or self.lacking)
+        self.further = self.more or bool(self.finders)
+
+
+def enter(bucket: Bucket, values: Any, keys: Keys) -> None:
+    """Add the keys of the rules of a bucket that hold."""
+    if type(bucket) is tuple:
+        check(bucket, values, keys)
+    else:
+        bucket.collect(values, keys)  # type: ignore[union-attr] # what is no tuple
 
 
 def _offered(slots: tuple[int, ...], buckets: dict[Any, Bucket], choices: Choices) -> list[Bucket]:

@@ -19,8 +19,11 @@ _GRAM = 5  # characters of a literal by which wildcards are told apart
 _WORD = 8  # characters behind a delimiter by which they are told apart
 _SHORTEST = 3  # of those, and of a beginning or an end that tells apart well enough
 DELIMITERS: Final = "/.:_-@# "
+GRIDS: Final = (4, 2, 1)  # binary exponents that share a grid: a coarse one first, finer ones where it is crowded
 _NARROWEST, _WIDEST = -1_000, 1_000  # binary exponents of the widths of ranges that have cells
-_COARSE = 3  # binary exponents that share a grid
+
+_LEAST: Final = -op.EXACT_INTEGER  # whole numbers from here to there need no closer look
+_MOST: Final = op.EXACT_INTEGER
 Found = list[Bucket]
 
 
@@ -252,7 +255,7 @@ class Blocks(Table):
 
 
 class Cells(Table):
-    """Ranges with two ends, by the cells of a grid whose step is their width, rounded up to a power of eight.
+    """Ranges with two ends, by the cells of a grid whose step is their width, rounded up.
 
     A range touches one or two cells, a value lies in one for each step there is; neither grows with the rules. A grid
     is a dictionary of its own, so that its keys are plain numbers.
@@ -290,7 +293,9 @@ class Cells(Table):
         self._steps = tuple((math.ldexp(1.0, -exponent), grid) for exponent, grid in sorted(self._grids.items()))
 
     def find(self, value: Any, found: Found) -> None:
-        if type(value) is not float and (type(value) is not int or not op.comparable(value)):
+        if type(value) is not float and (
+            type(value) is not int or not (_LEAST <= value <= _MOST or op.comparable(value))
+        ):
             return
         for inverse, grid in self._steps:
             bucket = grid.get(value * inverse // 1.0)
@@ -298,11 +303,14 @@ class Cells(Table):
                 found.append(bucket)
 
 
-def cells_of(bounds: op.Range) -> list[Any] | None:
-    """The cells a range touches, or None where it is too wide or too narrow for a grid."""
+def cells_of(bounds: op.Range, coarse: int) -> list[Any] | None:
+    """The cells a range touches, or None where it is too wide or too narrow for a grid.
+
+    coarse: the steps are the powers of two of which the exponent is a multiple of it.
+    """
     bottom, top = bounds.bottom, bounds.top
     width = top - bottom
-    exponent = -(-math.frexp(width)[1] // _COARSE) * _COARSE if math.isfinite(width) else _WIDEST + 1
+    exponent = -(-math.frexp(width)[1] // coarse) * coarse if math.isfinite(width) else _WIDEST + 1
     if not _NARROWEST <= exponent <= _WIDEST:
         return None
     inverse = math.ldexp(1.0, -exponent)

@@ -12,8 +12,8 @@ from penstock.triggers.decoding import GIVES_UP, Unplain, decode, reader
 from penstock.triggers.explaining import Explanation, explain
 from penstock.triggers.flattening import Node as Paths
 from penstock.triggers.flattening import flatten, tree
-from penstock.triggers.index_buckets import Keys, tokens_of
-from penstock.triggers.index_node import Node, Rule
+from penstock.triggers.index_buckets import Choices, Keys, tokens_of
+from penstock.triggers.index_node import Node, Rule, enter
 from penstock.triggers.operators import ABSENT, FALSE, TRUE, token
 from penstock.triggers.pattern import Pattern
 
@@ -25,13 +25,6 @@ class _Values(dict[int, Any]):
 
     def __missing__(self, slot: int) -> Any:
         return ABSENT
-
-
-class _Choices(dict[int, list[Any]]):
-    """Several tokens by slot."""
-
-    def __missing__(self, slot: int) -> list[Any]:
-        return [ABSENT]
 
 
 class _View:
@@ -117,6 +110,7 @@ class Matcher:
 
         Of a key that an object has twice both values count, as a streaming reader sees them.
         """
+        root = self._root
         while True:
             view = self._view or self._renewed()
             keys: Keys = set()
@@ -124,7 +118,12 @@ class Matcher:
                 values = view.pick(view.decode(body))
                 if view.settle is not None:
                     values = view.settle(values, body)
-                self._root.collect(values, keys)
+                for pick, get in root.lookups:  # as root.collect(values, keys), without the call
+                    bucket = get(pick(values))
+                    if bucket is not None:
+                        enter(bucket, values, keys)
+                if root.further:
+                    root.collect_further(values, keys)
             except GIVES_UP:
                 keys = self._walked(view, decode(body, unique=self._unique_keys))
             except IndexError:  # a rule with a path that this view does not know yet
@@ -146,7 +145,7 @@ class Matcher:
         if not elements and all(len(found) == 1 for found in leaves.values()):
             self._root.collect(_Values({view.slots[path]: token(found[0][0]) for path, found in leaves.items()}), keys)
             return keys
-        choices = _Choices()
+        choices = Choices()
         for path, found in leaves.items():
             tokens = dict.fromkeys(token(value) for value, _ in found)
             if any(element is not None for _, element in found):

@@ -20,7 +20,7 @@ from penstock.triggers.addresses import packed, truncated
 
 Scalar: TypeAlias = str | int | float | bool | None
 LARGEST = sys.float_info.max
-_EXACT_INTEGER = 1 << 53  # every whole number up to here is a double
+EXACT_INTEGER = 1 << 53  # every whole number up to here is a double
 
 
 class Token:
@@ -45,7 +45,7 @@ def token(value: object) -> object:
 
 def comparable(number: int) -> bool:
     """Whether a whole number survives the way through a double's shortest spelling; others compare as text."""
-    if -_EXACT_INTEGER <= number <= _EXACT_INTEGER:
+    if -EXACT_INTEGER <= number <= EXACT_INTEGER:
         return True
     try:
         return Decimal(repr(float(number))) == number
@@ -216,13 +216,13 @@ class Range(Predicate, gc=False, eq=False):
     """JSON numbers inside bounds.
 
     form: as in the pattern, `("=", n)`, one bound such as `(">", n)`, or two, the lower one first.
-    low, high: the least and the greatest double inside. An open end is the largest double there is, so that infinity
-    and NaN, which no JSON has, are in no range.
+    span: the least and the greatest double inside, as the two parts of a complex number, which keeps both in one
+    object without pointers. An open end is the largest double there is, so that infinity and NaN, which no JSON has,
+    are in no range.
     """
 
     form: tuple[Any, ...]
-    low: float
-    high: float
+    span: complex
     operator: ClassVar[str] = "numeric"
 
     @classmethod
@@ -230,24 +230,24 @@ class Range(Predicate, gc=False, eq=False):
         """The range of a form."""
         sign, number = form[0], form[1]
         if sign == "=":
-            return cls(form, number, number)
+            return cls(form, complex(number, number))
         if sign in ("<", "<="):
-            return cls(form, -LARGEST, number if sign == "<=" else _below(number))
+            return cls(form, complex(-LARGEST, number if sign == "<=" else _below(number)))
         low = number if sign == ">=" else _above(number)
         if len(form) == 2:
-            return cls(form, low, LARGEST)
-        return cls(form, low, form[3] if form[2] == "<=" else _below(form[3]))
+            return cls(form, complex(low, LARGEST))
+        return cls(form, complex(low, form[3] if form[2] == "<=" else _below(form[3])))
 
     def test(self, value: object) -> bool:
-        kind = type(value)
-        if kind is float or (kind is int and -_EXACT_INTEGER <= value <= _EXACT_INTEGER):  # type: ignore[operator] # an int
-            return self.low <= value <= self.high  # type: ignore[operator] # a number
-        return kind is int and comparable(value) and self._spans(value)  # type: ignore[arg-type] # an int
+        if type(value) is float or (type(value) is int and comparable(value)):
+            bottom, top = self.bottom, self.top
+            return bottom < value < top or (value == bottom and self.closed[0]) or (value == top and self.closed[1])
+        return False
 
-    def _spans(self, value: Any) -> bool:
-        """The test of a whole number that may lie between two doubles."""
-        bottom, top = self.bottom, self.top
-        return bottom < value < top or (value == bottom and self.closed[0]) or (value == top and self.closed[1])
+    @property
+    def spanned(self) -> bool:
+        """Whether a comparison with `span` is enough: no whole number beyond 2^53 lies next to a bound."""
+        return all(abs(bound) < EXACT_INTEGER // 2 for bound in self.form[1::2])
 
     @property
     def bottom(self) -> float:
