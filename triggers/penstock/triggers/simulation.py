@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -45,8 +45,26 @@ class Place:
     deduped: bool = False
 
 
+class Compiled(Protocol):
+    """An automation that was compiled."""
+
+    @property
+    def rule(self) -> Rule:
+        """What the core makes of it."""
+        ...
+
+
+class Loaded(Protocol):
+    """A set of them: what `penstock.automations.load` returns."""
+
+    @property
+    def rules(self) -> Iterable[Compiled]:
+        """Those without errors."""
+        ...
+
+
 def simulate(
-    rules: Iterable[Rule],
+    rules: Loaded | Iterable[Compiled | Rule],
     events: Iterable[Event | Mapping[str, Any]],
     until: Instant | datetime | None = None,
     *,
@@ -54,6 +72,7 @@ def simulate(
 ) -> Iterator[Decision]:
     """The decisions of the rules over the events, in order of time.
 
+    rules: as `penstock.automations.load` makes them.
     events: in order of arrival: an event arrives at its `recordedtime`, else at its `time`, and never before the one
     before it.  until: where the clock stops (microseconds or an aware datetime); None: at the last arrival, and what
     `order` held back is released.  assume_run_time: microseconds that a firing's actions take; None: none, so that no
@@ -61,7 +80,8 @@ def simulate(
     Raises NoTimeError where nothing says when the first event arrived.
     """
     end = to_instant(until) if isinstance(until, datetime) else until
-    compiled = tuple(rules)
+    given: Iterable[Compiled | Rule] = rules if isinstance(rules, Iterable) else rules.rules
+    compiled = tuple(each if isinstance(each, Rule) else each.rule for each in given)
     found = Simulation(compiled).run(events, end)
     return found if assume_run_time is None else Rehearsal(compiled, assume_run_time).over(found)
 
@@ -123,15 +143,18 @@ class Simulation:
 
     def _take(self, event: Mapping[str, Any], arrival: Instant) -> Iterator[Decision]:
         """One event, for every rule and key that it concerns, in the order of the rules."""
-        evidence = evidence_of(event, arrival)
-        if evidence.key in self._seen:
+        identity = str(event["source"]), str(event["id"])
+        if identity in self._seen:
             return
-        self._seen.add(evidence.key)
+        self._seen.add(identity)
         hits: dict[int, dict[str, list[int]]] = defaultdict(dict)
         matched = cast(set[tuple[int, int]], self._matcher.match(event))
         for index, number in sorted(matched):
             key = key_of(event, self._per[index, number])
             hits[index].setdefault(key, []).append(number)
+        if not hits:
+            return
+        evidence = evidence_of(event, arrival)
         for index, keys in hits.items():
             grouped = tuple((key, tuple(numbers)) for key, numbers in keys.items())
             yield from self._feed(index, event, evidence, arrival, grouped)
