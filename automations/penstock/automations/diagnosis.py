@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,8 +26,12 @@ class _Missing(_Unknown):
 
 def explain_missing(tree: Node, source: str, variables: Mapping[str, Any], key: str) -> str:
     """Which path a missing key belongs to."""
-    for reason in _reasons(tree, source, variables):
-        return reason
+    reasons = list(_reasons(tree, source, variables))
+    for reason in reasons:  # of several missing paths some may lie in a branch that was not looked at
+        if re.search(rf"\b{re.escape(key)}\W*` is missing", reason):
+            return reason
+    if reasons:
+        return reasons[0]
     for node in tree.walk():
         if node.kind == "select" and node.value == key:
             return f"`{source[node.start : node.end]}` is missing"

@@ -136,21 +136,21 @@ class Given(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    type: Text
-    at: Text = "0s"
-    recorded: Text | None = None
+    type: Text = Field(description="The type of the event.")
+    at: Text = Field("0s", description="When it happens: an offset, or a time.")
+    recorded: Text | None = Field(None, description="When it arrives; none: when it happens.")
 
 
 class Expectation(Keys):
     """One decision that a test expects."""
 
-    fires: Name | None = None
-    resolves: Name | None = None
-    suppresses: Name | None = None
-    at: Text | None = None
-    key: Any = None
-    events: Names | None = None
-    reason: str | None = None  # its beginning
+    fires: Name | None = Field(None, description="The rule that fires.")
+    resolves: Name | None = Field(None, description="The rule that resolves.")
+    suppresses: Name | None = Field(None, description="The rule whose firing is suppressed.")
+    at: Text | None = Field(None, description="When: an offset, or a time; none: at any time.")
+    key: Any = Field(None, description="The key; not said: any.")
+    events: Names | None = Field(None, description="The ids of the events that took part; none: any.")
+    reason: str | None = Field(None, description="How its reason begins.")
 
 
 class TestCase(Keys):
@@ -158,10 +158,14 @@ class TestCase(Keys):
 
     __test__: ClassVar[bool] = False  # for pytest, which collects classes by this name
 
-    name: Text
-    given: Annotated[tuple[Given, ...], BeforeValidator(listing)]
-    expect: Annotated[tuple[Expectation, ...], BeforeValidator(listing)]
-    until: Text | None = None
+    name: Text = Field(description="What it shows.")
+    given: Annotated[tuple[Given, ...], BeforeValidator(listing)] = Field(
+        description="The events, in order of arrival."
+    )
+    expect: Annotated[tuple[Expectation, ...], BeforeValidator(listing)] = Field(
+        description="All decisions that fire and resolve, and those suppressed where one is listed."
+    )
+    until: Text | None = Field(None, description="Where the clock stops; none: at the last event or expectation.")
 
 
 Mode = Literal["single", "queued", "restart", "parallel", "keep_latest"]
@@ -221,15 +225,17 @@ class AutomationModel(Keys):
 class Defaults(Keys):
     """What the rules of this file take where they say nothing themselves."""
 
-    tags: Names | None = None
-    enabled: bool | None = None
-    shadow: bool | None = None
-    lateness: Duration | None = None
-    grace: Duration | None = None
-    order: Literal["arrival", "event_time"] | None = None
-    cooldown: PositiveDuration | None = None
-    limit: RateLimit = None
-    storm: RateLimit = None
-    mode: Mode | None = None
-    retry: Retry | None = None
-    on_error: Actions | None = None
+    tags: Names | None = Field(None, description="For searching.")
+    enabled: bool | None = Field(None, description="Whether they decide.")
+    shadow: bool | None = Field(None, description="Whether they only record.")
+    lateness: Duration | None = Field(None, description="How long after its time an event may arrive and still count.")
+    grace: Duration | None = Field(None, description="How long `absent` waits beyond its deadline.")
+    order: Literal["arrival", "event_time"] | None = Field(
+        None, description="Whether events are taken as they arrive or by their time."
+    )
+    cooldown: PositiveDuration | None = Field(None, description="Per key: so long nothing fires after a firing.")
+    limit: RateLimit = Field(None, description="Per key: at most so many firings in any such span.")
+    storm: RateLimit = Field(None, description="More firings of one rule in such a span become one digest.")
+    mode: Mode | None = Field(None, description="What a firing does while earlier ones of its key have not ended.")
+    retry: Retry | None = Field(None, description="How often a step is tried.")
+    on_error: Actions | None = Field(None, description="What to do when a step failed.")

@@ -97,14 +97,14 @@ class TemplateKeys(Keys):
 class Resource(TemplateKeys):
     """A named thing of a namespace."""
 
-    name: ResourceName
+    name: ResourceName = Field(description="Unique among its kind in a namespace.")
 
 
 class User(Resource):
     """A person."""
 
-    email: Text | None = None
-    phone: Text | None = None
+    email: Text | None = Field(None, description="For messages.")
+    phone: Text | None = Field(None, description="In international form: `+4312345`.")
     slack: Text | None = Field(None, description="The member id in Slack.")
 
 
@@ -115,24 +115,24 @@ class Group(Resource):
         tuple[Person, ...],
         BeforeValidator(listing),
         WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": "^user/.+$"}}),
-    ]
+    ] = Field(description="Who belongs to it: user/NAME.")
 
 
 class Slack(TemplateKeys):
     """A channel of Slack, written to with a bot token."""
 
-    channel: Text
-    token: SecretText
+    channel: Text = Field(description="`#name`, or the id of a channel.")
+    token: SecretText = Field(description="The token of the bot: `{{ secrets.NAME }}`.")
 
 
 class Sms(TemplateKeys):
     """Text messages. `to`: user/NAME, or a number in international form."""
 
-    provider: Literal["twilio"] = "twilio"
-    account: Text
-    token: SecretText
-    from_: Text = Field(alias="from")
-    to: Annotated[Names, Field(min_length=1)]
+    provider: Literal["twilio"] = Field("twilio", description="Who sends them.")
+    account: Text = Field(description="The account at the provider.")
+    token: SecretText = Field(description="The token of the account: `{{ secrets.NAME }}`.")
+    from_: Text = Field(alias="from", description="The number that they come from.")
+    to: Annotated[Names, Field(min_length=1)] = Field(description="Who gets them.")
 
 
 class Channel(Resource):
@@ -140,8 +140,8 @@ class Channel(Resource):
 
     later: ClassVar[frozenset[str]] = frozenset({"email", "smtp", "webhook", "pagerduty", "teams"})
 
-    slack: Slack | None = None
-    sms: Sms | None = None
+    slack: Slack | None = Field(None, description="Into a channel of Slack.")
+    sms: Sms | None = Field(None, description="As text messages.")
     base_url: ProviderUrl | None = Field(None, description="Instead of the provider's own address.")
     rate: RateLimit = Field(Rate(1, SECOND), description="How many messages a destination gets.")
 
@@ -149,25 +149,25 @@ class Channel(Resource):
 class HmacVerify(TemplateKeys):
     """A hexadecimal HMAC-SHA256 over the raw body, in a header."""
 
-    preset: Literal["hmac"]
-    header: Text = "x-signature"
-    secret: SecretText
+    preset: Literal["hmac"] = Field(description="How requests are signed.")
+    header: Text = Field("x-signature", description="Where the signature stands.")
+    secret: SecretText = Field(description="The shared secret: `{{ secrets.NAME }}`.")
 
 
 class GithubVerify(TemplateKeys):
     """As GitHub signs."""
 
-    preset: Literal["github"]
-    secret: SecretText
+    preset: Literal["github"] = Field(description="How requests are signed.")
+    secret: SecretText = Field(description="The shared secret: `{{ secrets.NAME }}`.")
 
 
 class WebhookEvent(TemplateKeys):
     """The event that a request becomes; variables are `body` and `headers`."""
 
-    type: WebhookText
-    id: WebhookText | None = None
-    source: WebhookText | None = None
-    subject: WebhookText | None = None
+    type: WebhookText = Field(description="Its type.")
+    id: WebhookText | None = Field(None, description="Its id; none: as the preset says, else a new one.")
+    source: WebhookText | None = Field(None, description="Who says so; none: the webhook.")
+    subject: WebhookText | None = Field(None, description="What it is about.")
     data: WebhookData = Field(None, description="None: the whole body.")
 
 
@@ -190,7 +190,7 @@ Verify = Annotated[
 class Webhook(Resource):
     """POST /hooks/NAME."""
 
-    verify: Verify
+    verify: Verify = Field(description="How a request proves where it comes from.")
     event: WebhookEvent | None = Field(
         None, description="None: as the preset says; the type is webhook.NAME otherwise."
     )
@@ -199,30 +199,32 @@ class Webhook(Resource):
 class SensorEvent(TemplateKeys):
     """The event that a message becomes; variables are `body` and `topic`."""
 
-    type: SensorText
-    id: SensorText | None = None
-    source: SensorText | None = None
-    subject: SensorText | None = None
-    time: SensorText | None = None
+    type: SensorText = Field(description="Its type.")
+    id: SensorText | None = Field(None, description="Its id; none: a new one.")
+    source: SensorText | None = Field(None, description="Who says so; none: the sensor.")
+    subject: SensorText | None = Field(None, description="What it is about.")
+    time: SensorText | None = Field(None, description="When it happened; none: when it came.")
     data: SensorData = Field(None, description="None: the whole body.")
 
 
 class HostSensor(Resource):
     """This machine's processor, memory and disk."""
 
-    driver: Literal["host"]
-    every: Annotated[Duration, Field(ge=100_000)] = 1 * SECOND
+    driver: Literal["host"] = Field(description="What it measures with.")
+    every: Annotated[Duration, Field(ge=100_000)] = Field(1 * SECOND, description="How often.")
 
 
 class MqttSensor(Resource):
     """Messages of an MQTT broker, acknowledged once our bus has them."""
 
-    driver: Literal["mqtt"]
-    url: BrokerUrl
-    topics: Annotated[Names, Field(min_length=1)]
-    qos: Annotated[int, Field(ge=0, le=2)] = 1
-    username: SecretText | None = None
-    password: SecretText | None = None
+    driver: Literal["mqtt"] = Field(description="What it measures with.")
+    url: BrokerUrl = Field(description="The broker.")
+    topics: Annotated[Names, Field(min_length=1)] = Field(
+        description="What it subscribes to; `+` and `#` are wildcards."
+    )
+    qos: Annotated[int, Field(ge=0, le=2)] = Field(1, description="The quality of service of MQTT.")
+    username: SecretText | None = Field(None, description="For the broker.")
+    password: SecretText | None = Field(None, description="For the broker: `{{ secrets.NAME }}`.")
     event: SensorEvent
 
 
@@ -236,9 +238,13 @@ class Schedule(Resource):
 
     later: ClassVar[frozenset[str]] = frozenset({"rrule", "jitter", "calendar", "catch_up", "overlap"})
 
-    every: Annotated[Duration, Field(ge=100_000)] | None = None
-    cron: Annotated[str, AfterValidator(check_cron)] | None = None
-    timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
+    every: Annotated[Duration, Field(ge=100_000)] | None = Field(
+        None, description="An interval, from when it was first seen."
+    )
+    cron: Annotated[str, AfterValidator(check_cron)] | None = Field(
+        None, description="Five fields: minute, hour, day, month, weekday."
+    )
+    timezone: Annotated[str, AfterValidator(check_timezone)] = Field("UTC", description="Whose clocks `cron` means.")
 
 
 class Limit(Resource):
@@ -246,6 +252,6 @@ class Limit(Resource):
 
     later: ClassVar[frozenset[str]] = frozenset({"slots", "lease"})
 
-    rate: Annotated[RateLimit, AfterValidator(_limited)]
+    rate: Annotated[RateLimit, AfterValidator(_limited)] = Field(description="How many, in how long.")
     burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(1, description="How many may come at once.")
     on_outage: Literal["closed", "open"] = Field("closed", description="What holds while Redis cannot be asked.")

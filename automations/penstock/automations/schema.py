@@ -11,19 +11,31 @@ from penstock.automations.durations import format_duration
 from penstock.automations.files import SECTIONS
 from penstock.automations.rules import DEFAULT_NAMESPACE
 
+_SECTIONS = {
+    "users": "People.",
+    "groups": "People who decide or are told together.",
+    "channels": "Where messages go.",
+    "webhooks": "Requests that become events.",
+    "sensors": "Measurements that become events.",
+    "schedules": "Times that become events.",
+    "limits": "Rates that hold for all flows that name them.",
+}
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def export_schema() -> dict[str, Any]:
     """A JSON Schema (2020-12) that accepts every rule file that can be loaded; what it cannot say, `check` does."""
-    sections: dict[str, Any] = {name: (list[kind], []) for name, kind in SECTIONS.items()}  # type: ignore[valid-type]  # built from a table
+    sections: dict[str, Any] = {
+        name: (list[kind], Field([], description=_SECTIONS[name]))  # type: ignore[valid-type]  # built from a table
+        for name, kind in SECTIONS.items()
+    }
     file = create_model(
         "RuleFile",
         __base__=models.Keys,
-        namespace=(models.Name, DEFAULT_NAMESPACE),
+        namespace=(models.Name, Field(DEFAULT_NAMESPACE, description="Where the names of this file belong.")),
         vars=(dict[str, Any], Field({}, description="Values that templates name as `vars.NAME`.")),
-        defaults=(models.Defaults, models.Defaults()),
-        automations=(list[models.AutomationModel], []),
+        defaults=(models.Defaults, Field(models.Defaults(), description="For rules that do not say otherwise.")),
+        automations=(list[models.AutomationModel], Field([], description="The rules.")),
         **sections,
     )
     schema = file.model_json_schema(by_alias=True)

@@ -17,7 +17,6 @@ _COMPOSITES = ("sequence", "all", "any", "at_least")
 def form_of(document: Document, model: Trigger, path: Path) -> tuple[str, list[Problem]]:
     """The key that names the form ("": none does), and what stands beside it without belonging there."""
     present = [key for key in said(model) if key not in OUTERMOST]
-    present.sort(key=lambda key: document.position((*path, key), at="key"))
     problems = [
         document.problem((*path, key), f"`{key}` has no value", "write one, or remove the key", at="key")
         for key in present
@@ -31,6 +30,7 @@ def form_of(document: Document, model: Trigger, path: Path) -> tuple[str, list[P
     if not found:
         return "", [_missing(document, present, path)]
     if len(found) > 1:
+        found.sort(key=lambda key: document.position((*path, key), at="key"))
         message = f"{_place(path)} has both `{found[0]}` and `{found[1]}`"
         hint = "write one of them; `all`, `any` and `sequence` join several"
         return "", [document.problem((*path, found[1]), message, hint, at="key")]
