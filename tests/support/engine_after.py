@@ -17,10 +17,9 @@ import sqlalchemy as sa
 from penstock.events.bus import NOTIFICATIONS, Outgoing
 from penstock.services.cli import service
 from penstock.services.database import Database
-from penstock.services.engine import decisions, effects, firings, relay, stage_one
+from penstock.services.engine import decisions, effects, firings, relay, stage_one, states
+from penstock.services.engine.correlation import AnyState
 from penstock.services.engine.match_records import MatchRecord, outgoing
-from penstock.triggers import count
-from penstock.triggers.count import Window
 
 REVISION = "0002_of_a_later_release"
 EXPANDED = ("run", "journal", "delivery", "approval", "firing", "fact", "decision", "state", "outbox", "position")
@@ -40,10 +39,6 @@ def extended(value: bytes | str) -> bytes:
     return json.dumps({**json.loads(value), **NEW}).encode()
 
 
-class _WindowAfter(Window, frozen=True, gc=False):
-    later: str = "new"
-
-
 def _relayed(row: Mapping[str, Any]) -> Outgoing:
     found = _outgoing(row)
     if not found.topic.startswith(("penstock.runs.", NOTIFICATIONS)):
@@ -61,8 +56,9 @@ def _row(value: Any) -> dict[str, Any]:
     return {**row, "body": extended(row["body"]).decode()}
 
 
-def _encode(window: Window) -> bytes:
-    return msgspec.msgpack.encode(_WindowAfter(matches=window.matches))
+def _encode(state: AnyState) -> bytes:
+    """A state of the next release has a field more."""
+    return msgspec.msgpack.encode([*msgspec.msgpack.decode(msgspec.msgpack.encode(state)), "new"])
 
 
 async def _write(self: effects.Effects, connection: Any) -> frozenset[str]:
@@ -82,7 +78,7 @@ def main() -> None:
         (stage_one, "outgoing", _match),
         (decisions, "firing_row", _row),
         (firings, "firing_row", _row),
-        (count, "encode", _encode),
+        (states, "encode", _encode),
         (effects.Effects, "write", _write),
     ):
         assert hasattr(module, name), name

@@ -12,8 +12,7 @@ from penstock.events import bus
 from penstock.events.bus import Outgoing, Record
 from penstock.services.database import tables
 from penstock.services.engine.compiled import CompiledRules
-from penstock.services.engine.decisions import Made
-from penstock.services.engine.fold import Match, fold
+from penstock.services.engine.correlation import Fold, Match
 from penstock.services.engine.match_records import decode
 from penstock.services.engine.stage_two import Memory, identity, read_batches
 
@@ -29,17 +28,16 @@ async def decided(rig: Rig) -> Decisions:
 async def folded(rig: Rig, records: Iterable[Record]) -> Decisions:
     """The pure core over each partition's records from the first to the last, in one go."""
     rules = await CompiledRules(rig.context.rulebook).current()
-    triggers = {name: automation.trigger for name, automation in rules.automations.items()}
     found: Decisions = {}
     for partition in by_partition(records).values():
         fresh: dict[bytes, Match] = {}
         for batch in read_batches(Memory(), partition):
             for match in batch.matches:
                 fresh.setdefault(identity(match.envelope), match)
-        for place, decision in fold(fresh.values(), {}, lambda place: triggers.get(place.automation)).decided:
-            made = Made(rules.automations[place.automation], place.key, decision)
-            ids = frozenset(each.id for each in decision.evidence)
-            found[made.id] = (place.automation, json.loads(place.key), ids)
+        fold = Fold({}, rules.automation)
+        fold.feed(fresh.values(), 0)
+        for each in fold.folded.decided:
+            found[each.id] = (each.automation, each.key_value, frozenset(each.events))
     return found
 
 

@@ -8,7 +8,9 @@ import msgspec
 
 from penstock.events.instants import Instant
 
-Status: TypeAlias = Literal["running", "waiting", "completed", "failed", "rejected", "dead_lettered"]
+Status: TypeAlias = Literal[
+    "queued", "running", "waiting", "completed", "failed", "rejected", "dead_lettered", "cancelled"
+]
 
 
 class Fact(msgspec.Struct, frozen=True, tag=True):

@@ -41,7 +41,7 @@ from penstock.events.errors import InvalidEventError
 from penstock.events.instants import Instant, format_instant
 
 FORMAT = 1
-FINAL: frozenset[Status] = frozenset({"completed", "failed", "rejected", "dead_lettered"})
+FINAL: frozenset[Status] = frozenset({"completed", "failed", "rejected", "dead_lettered", "cancelled"})
 _ON_ERROR = "on_error."
 _ON_RESOLVE = "on_resolve."
 

@@ -20,6 +20,7 @@ FACTS = "facts"  # facts for firings
 EVENTS = "events"  # rows of the outbox that somebody waits for on the bus
 RUNS = "runs"  # due runs
 DELIVERIES = "deliveries"  # due notifications
+TIMERS = "timers"  # a timer of the stream's clock is about to be due
 REVISION = "revision"  # a new revision of the rules
 FLOWS = "flows"  # a worker registered its flows
 

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.automations import RuleSet, load_texts
+from penstock.events.instants import Instant
 from penstock.services import hints as hint
 from penstock.services.database import Database, tables
 from penstock.services.hints import Hints
@@ -20,10 +21,11 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One applied version of the rule files; id 0 is "none yet"."""
+    """One applied version of the rule files; id 0 is "none yet".  applied: when it was put in force."""
 
     id: int
     rules: RuleSet
+    applied: Instant = 0
 
 
 class RuleBook:
@@ -50,12 +52,12 @@ class RuleBook:
     async def get(self, number: int) -> Revision:
         """One revision, by its id.  Raises LookupError where there is none."""
         if number not in self._known:
-            query = sa.select(tables.revision.c.files).where(tables.revision.c.id == number)
+            query = sa.select(tables.revision.c.files, tables.revision.c.created).where(tables.revision.c.id == number)
             async with self._database.read() as connection:
-                files = (await connection.execute(query)).scalar()
-            if files is None:
+                row = (await connection.execute(query)).first()
+            if row is None:
                 raise LookupError(f"there is no revision {number} of the rules in the database")
-            self._known[number] = Revision(number, load_texts(json.loads(files)))
+            self._known[number] = Revision(number, load_texts(json.loads(row.files)), row.created)
         return self._known[number]
 
     async def changed(self, since: int) -> Revision:

@@ -262,12 +262,12 @@ async def test_consumption_pauses_above_the_ceiling_of_unsent_rows_and_goes_on_b
     async with open_rig(**urls, folder=tmp_path, outbox_ceiling=20, batch=10, event_partitions=1) as rig:
         await rig.apply(ONE, flows=["ship"])
         await rig.start_engine()
-        await rig.publish([order(number) for number in range(400)])
+        await rig.publish([order(number) for number in range(2_000)])
         await rig.wait_for_decisions(10)
         await rig.until(lambda: stands_still(rig), what="the engine to pause")
-        assert len(await rig.decisions()) < 400
+        assert len(await rig.decisions()) < 2_000
         blocked.set()
-        await rig.wait_for_decisions(400)
+        await rig.wait_for_decisions(2_000)
 
 
 async def stands_still(rig: Rig) -> bool:

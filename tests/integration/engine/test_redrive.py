@@ -11,7 +11,7 @@ from tests.support.rig import Rig
 
 from penstock.events import Event, bus
 from penstock.events.bus import Outgoing
-from penstock.services.api.dead_letters import read_letters
+from penstock.services.api.letters import find, newest
 from penstock.services.database import tables
 from penstock.services.redrive import NotRedrivableError, redrive
 
@@ -31,8 +31,11 @@ async def letters(rig: Rig, count: int) -> list[dict[str, Any]]:
     """The dead letters, once there are `count`."""
 
     async def enough() -> list[dict[str, Any]] | None:
-        found = [letter async for letter in read_letters(rig.context.bus)]
-        return found if len(found) >= count else None
+        entries = (await newest(rig.context.bus, "default", 1_000)).entries
+        if len(entries) < count:
+            return None
+        found = [await find(rig.context.bus, "default", each.letter["id"]) for each in reversed(entries)]
+        return [letter for letter in found if letter is not None]
 
     found: list[dict[str, Any]] = await rig.until(enough, what=f"{count} dead letters")
     return found

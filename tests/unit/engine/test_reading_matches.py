@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.automations import load_texts
 from penstock.events.bus import MATCHES, Record
-from penstock.services.engine.fold import Place, fold
+from penstock.services.engine.correlation import AnyState, AutomationOf, Fold, Folded, Match, Place, places
 from penstock.services.engine.match_records import Matched, MatchRecord, Progress, outgoing, progress_to_all
 from penstock.services.engine.stage_two import Memory, read_batches
-from penstock.triggers import Pattern
-from penstock.triggers.count import EventTrigger
 
-TWICE = EventTrigger(Pattern({"type": ["t"]}), count=2, within=3_600_000_000, lateness=3_600_000_000)
+RULES = """
+automations:
+  - name: a
+    when: {event: t, count: 2, within: 1h, lateness: 1h}
+    then: [{emit: {type: twice}}]
+"""
+TWICE = load_texts({"rules.yaml": RULES}).rules[0]
 
 
 def record(offset: int, origin: int, *, revision: int = 1, id_: str | None = None, key: str = "null") -> Record:
@@ -28,6 +35,12 @@ def record(offset: int, origin: int, *, revision: int = 1, id_: str | None = Non
         matched=(Matched("a", "d", key),),
     )
     return Record(MATCHES, 0, offset, 0, outgoing(found, 0).value)
+
+
+def fold(matches: Sequence[Match], states: Mapping[Place, AnyState], automation_of: AutomationOf) -> Folded:
+    made = Fold(states, automation_of)
+    made.feed(matches, 0)
+    return made.folded
 
 
 def origins(batches: list[object]) -> list[str]:
@@ -67,9 +80,10 @@ def test_whatever_two_owners_wrote_in_order_is_applied_once_and_completely(cuts:
 
 def test_a_window_of_a_rule_that_is_gone_takes_nothing_in() -> None:
     [batch] = read_batches(Memory(), [record(0, 1), record(1, 2)])
-    assert fold(batch.matches, {}, lambda place: None).windows == {}
+    assert fold(batch.matches, {}, lambda place: None).kept == {}
     folded = fold(batch.matches, {}, lambda place: TWICE)
-    assert [place for place, _ in folded.decided] == [Place("a", "d", "null")]
+    assert [(each.automation, each.key) for each in folded.decided] == [("a", "null")]
+    assert places(batch.matches, lambda place: TWICE) == {Place("a", "d", "null")}
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40), st.integers(1, 40))
@@ -78,9 +92,9 @@ def test_folding_in_two_batches_is_folding_in_one(events: list[tuple[int, bool]]
     matches = [match for batch in read_batches(Memory(), records) for match in batch.matches] if records else []
     whole = fold(matches, {}, lambda place: TWICE)
     first = fold(matches[:cut], {}, lambda place: TWICE)
-    second = fold(matches[cut:], first.windows, lambda place: TWICE)
+    second = fold(matches[cut:], {place: each.state for place, each in first.kept.items()}, lambda place: TWICE)
     assert first.decided + second.decided == whole.decided
-    assert {**first.windows, **second.windows} == whole.windows
+    assert {**first.kept, **second.kept} == whole.kept
 
 
 def test_the_clock_counts_only_once_every_source_partition_has_told_its_progress() -> None:
@@ -93,5 +107,6 @@ def test_the_clock_counts_only_once_every_source_partition_has_told_its_progress
     stage = cast(Any, StageTwo.__new__(StageTwo))
     stage._ownership = SimpleNamespace(partitions=lambda topic: 2)
     told: dict[tuple[str, int], int] = {("penstock.events", 0): 1, ("penstock.events", 1): 1, ("penstock.system", 0): 1}
-    assert not stage._every_source_told(Memory(clocks=told))
-    assert stage._every_source_told(Memory(clocks={**told, ("penstock.system", 1): 1}))
+    assert stage._clock(Memory(clocks=told)) == 0
+    assert stage._clock(Memory(clocks={**told, ("penstock.system", 1): 9})) == 0  # before the instant 1
+    assert stage._clock(Memory(clocks={**dict.fromkeys(told, 7), ("penstock.system", 1): 9})) == 6

@@ -174,6 +174,37 @@ Index(
     postgresql_ops={"ids": "jsonb_path_ops"},
 ).ddl_if("postgresql")
 
+suppression = Table(
+    "suppression",  # firings that a stage held back: one row per automation, key, stage and minute
+    metadata,
+    _namespace(),
+    _text("automation"),
+    _text("key"),  # JSON
+    _text("stage"),  # dedupe | if | throttle | mode | storm
+    _int("minute"),  # the beginning of it, in microseconds
+    _int("count"),
+    _text("first_id"),  # of decisions
+    _text("last_id"),
+    _text("reason"),  # of the last one
+    _int("told", default=0),  # 1: its event was published
+    PrimaryKeyConstraint("namespace", "automation", "key", "stage", "minute"),
+    Index(None, "told", "minute"),
+)
+
+storm = Table(
+    "storm",  # the firings of an automation with `storm`, whatever their key
+    metadata,
+    _namespace(),
+    _text("automation"),
+    Column("log", LargeBinary, nullable=False),  # triggers.state.Passed, in order of time
+    _int("dropped", default=0),  # since the last digest
+    _int("due_at", null=True),  # when the digest is told
+    _text("first_id", null=True),  # of decisions
+    _text("last_id", null=True),
+    PrimaryKeyConstraint("namespace", "automation"),
+    Index(None, "due_at"),
+)
+
 firing = Table(
     "firing",  # a decision being carried out: the cursor over the actions of its automation
     metadata,
@@ -183,12 +214,19 @@ firing = Table(
     _int("revision", default=0),
     _text("lane"),  # "topic/partition" of the engine that runs it
     _text("status"),
+    _text("key", null=True),  # JSON; for a rule whose `mode` looks at the firings of its key
     _text("body"),  # JSON: automations.firing.Firing
     _int("wake_at", null=True),  # a timer of the firing
     _int("format", default=1),
     _int("created"),
     _int("updated"),
     Index(None, "lane", "wake_at"),
+    Index(
+        "ix_firing_turn",
+        *("namespace", "automation", "key"),
+        postgresql_where=sa.text("key IS NOT NULL"),
+        sqlite_where=sa.text("key IS NOT NULL"),
+    ),
     Index(None, "namespace", "automation", "created"),
     Index(None, "created"),
 )

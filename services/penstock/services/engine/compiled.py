@@ -6,27 +6,58 @@ from dataclasses import dataclass
 from typing import cast
 
 from penstock.automations import Automation
-from penstock.automations.collecting import garbage_waits
+from penstock.events import bus
+from penstock.events.instants import Instant
+from penstock.services.engine.correlation import Place, home
 from penstock.services.rulebook import Revision, RuleBook
 from penstock.triggers import Matcher
-from penstock.triggers.count import EventTrigger
+from penstock.triggers.forms import leaves
+from penstock.triggers.keys import NO_KEY
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What one revision decides: the index over all patterns, and each automation by name."""
+    """What one revision decides: the index over all leaves of all rules, and each automation by name.
+
+    applied: when it was put in force.  loading: those that begin to run when they are put in force.
+    """
 
     revision: int
     matcher: Matcher
     automations: dict[str, Automation]
+    applied: Instant = 0
+    loading: tuple[Automation, ...] = ()
 
-    def matching(self, body: bytes) -> set[str]:
-        """The names of the automations whose pattern the event matches."""
-        return cast("set[str]", self.matcher.match_json(body))
+    def matching(self, body: bytes) -> dict[str, list[int]]:
+        """The automations that the event matches, in order of their names, each with the leaves hit."""
+        hits = cast("set[tuple[str, int]]", self.matcher.match_json(body))
+        found: dict[str, list[int]] = {}
+        for name, number in sorted(hits):
+            found.setdefault(name, []).append(number)
+        return found
 
-    def trigger(self, automation: str) -> EventTrigger:
-        """The trigger of an automation by name."""
-        return self.automations[automation].trigger
+    def automation(self, place: Place) -> Automation | None:
+        """Whose state this is; None where the rule is gone, or its `when` is another one."""
+        found = self.automations.get(place.automation)
+        return found if found is not None and found.when_digest == place.when_digest else None
+
+    @property
+    def meanings(self) -> frozenset[tuple[str, str]]:
+        """(name, digest of `when`) of every automation: whose states are kept."""
+        return frozenset((each.name, each.when_digest) for each in self.automations.values())
+
+    def loaded_in(self, partition: int) -> list[tuple[Automation, Place]]:
+        """The automations whose schedules and watches run in this match partition."""
+        return [
+            (each, Place(each.name, each.when_digest, NO_KEY))
+            for each in self.loading
+            if home(each, NO_KEY, bus.MATCH_PARTITIONS) == partition
+        ]
+
+
+def decides_alone(automation: Automation) -> bool:
+    """Whether one event decides without any memory: stage one does it."""
+    return automation.rule.stateless and automation.rule.stages.mode == "parallel"
 
 
 class CompiledRules:
@@ -36,9 +67,14 @@ class CompiledRules:
         self._rulebook = rulebook
         self._compiled: dict[int, Compiled] = {}
 
-    async def current(self) -> Compiled:
+    @property
+    def now(self) -> Compiled:
         """The revision in force."""
         return self._compile(self._rulebook.current)
+
+    async def current(self) -> Compiled:
+        """The revision in force."""
+        return self.now
 
     async def get(self, revision: int) -> Compiled:
         """One revision by its id, from memory or the database."""
@@ -50,8 +86,9 @@ class CompiledRules:
         if revision.id not in self._compiled:
             automations = {each.name: each for each in revision.rules.rules}
             matcher = Matcher()
-            with garbage_waits():
-                for name, automation in automations.items():
-                    matcher.add(name, automation.trigger.pattern)
-            self._compiled[revision.id] = Compiled(revision.id, matcher, automations)
+            for name, automation in automations.items():
+                for number, leaf in enumerate(leaves(automation.rule)):
+                    matcher.add((name, number), leaf.pattern)
+            loading = tuple(each for each in automations.values() if each.rule.needs_loading)
+            self._compiled[revision.id] = Compiled(revision.id, matcher, automations, revision.applied, loading)
         return self._compiled[revision.id]

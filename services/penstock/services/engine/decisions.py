@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.automations import Automation
-from penstock.automations.decision import decision_id
 from penstock.automations.facts import Started
 from penstock.automations.firing import Firing, start
 from penstock.events.bus import Outgoing
@@ -21,28 +18,15 @@ from penstock.services.database import clock
 from penstock.services.database.prepared import at_the_end, inserting
 from penstock.services.database.records import system_event
 from penstock.services.database.tables import decision, firing
+from penstock.services.engine import dispatch
 from penstock.services.engine.compiled import Compiled
+from penstock.services.engine.dispatch import Made
 from penstock.services.engine.effects import Effects, FlowPools, flows_of, wall_clock
 from penstock.services.engine.ownership import Lane
-from penstock.triggers.evidence import Decided, Evidence
+from penstock.services.engine.suppressions import note
+from penstock.triggers.evidence import Evidence
 
 _FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A decision that a trigger came to: whose, for which key (canonical JSON), on what evidence."""
-
-    automation: Automation
-    key: str
-    decided: Decided
-
-    @property
-    def id(self) -> str:
-        """Derived from its cause."""
-        rule, decided = self.automation, self.decided
-        causes = [each.key for each in decided.evidence]
-        return decision_id(rule.namespace, rule.name, rule.when_digest, decided.kind, self.key, decided.due, causes)
 
 
 _store = inserting(
@@ -55,7 +39,7 @@ _store = inserting(
 )
 _keep = inserting(
     firing,
-    *("id", "lane", "namespace", "automation", "revision", "status", "body", "wake_at", "format"),
+    *("id", "lane", "key", "namespace", "automation", "revision", "status", "body", "wake_at", "format"),
     created=clock.now(),
     updated=clock.now(),
     ignore=True,
@@ -72,13 +56,16 @@ class Decisions:
         self, connection: AsyncConnection, lane: Lane, rules: Compiled, made: Sequence[Made]
     ) -> frozenset[str]:
         """Store those that are new, and begin their firings.  Returns the hints to give after the commit."""
-        chosen = {each.id: each for each in made if each.automation.enabled}
+        note(connection, [each.decision for each in made if each.decision.kind == "suppressed"])
+        chosen = {each.id: each for each in made if each.decision.kind != "suppressed"}
         begun = {id_: (each, _firing(id_, each, rules.revision)) for id_, each in chosen.items()}
         rows = [_decision_row(each, before) for each, before in begun.values()]
         new = {row["id"] for row in await _store.many(connection, rows)}
         if not new:
             return frozenset()
-        return await self._begin(connection, lane, [begun[id_] for id_ in begun if id_ in new])
+        fresh = [begun[id_] for id_ in begun if id_ in new]
+        passed = await dispatch.through_storms(connection, fresh)
+        return await self._begin(connection, lane, passed)
 
     async def _begin(
         self, connection: AsyncConnection, lane: Lane, begun: Sequence[tuple[Made, Firing]]
@@ -86,15 +73,36 @@ class Decisions:
         needed = {name for each, _ in begun for name in flows_of(each.automation)}
         flows = await self._pools.get(connection, needed)
         effects = Effects(self._namespace, lane.name, flows)
-        effects.records += [_told(each, before) for each, before in begun]
+        hints = await self._turn_by_turn(connection, lane, flows, [each for each in begun if each[0].takes_turns])
+        rest = [(each, before) for each, before in begun if not each.takes_turns]
+        effects.records += [_told(each, before) for each, before in rest]
         now = wall_clock()
         firings = [
             effects.drive(before, Started(), now, each.automation)
-            for each, before in begun
+            for each, before in rest
             if not each.automation.shadow
         ]
-        at_the_end(connection, _keep, [{"lane": lane.name, **firing_row(each)} for each in firings])
-        return await effects.write(connection)
+        at_the_end(connection, _keep, [{"lane": lane.name, "key": None, **firing_row(each)} for each in firings])
+        return hints | await effects.write(connection)
+
+    async def _turn_by_turn(
+        self, connection: AsyncConnection, lane: Lane, flows: Mapping[str, str], begun: Sequence[tuple[Made, Firing]]
+    ) -> frozenset[str]:
+        """Where `mode` looks at the firings before: each is written before the next one is looked at."""
+        hints: frozenset[str] = frozenset()
+        for each, before in begun:
+            act = await dispatch.admit(connection, each)
+            if act == "drop":
+                continue
+            effects = Effects(self._namespace, lane.name, flows)
+            effects.records.append(_told(each, before))
+            if not each.automation.shadow:
+                after = dispatch.queued(before)
+                if act == "start":
+                    after = effects.drive(before, Started(), wall_clock(), each.automation)
+                await _keep.fetch(connection, lane=lane.name, key=each.decision.key, **firing_row(after))
+            hints |= await effects.write(connection)
+        return hints
 
 
 def firing_row(value: Firing) -> dict[str, Any]:
@@ -117,11 +125,13 @@ def _firing(id_: str, made: Made, revision: int) -> Firing:
         made.automation,
         decision_id=id_,
         revision=revision,
-        events=[event_of(each) for each in made.decided.evidence],
-        key=msgspec.json.decode(made.key),
-        at=made.decided.at,
+        events=[event_of(each) for each in made.decision.evidence],
+        key=made.decision.key_value,
+        at=made.decision.at,
         nonce=secrets.token_hex(8),
-        kind=made.decided.kind,
+        kind=made.decision.kind,
+        value=made.decision.value,
+        previous=made.decision.from_,
     )
 
 
@@ -138,11 +148,11 @@ def _decision_row(made: Made, begun: Firing) -> dict[str, Any]:
         "namespace": begun.namespace,
         "automation": begun.automation,
         "when_digest": made.automation.when_digest,
-        "kind": made.decided.kind,
-        "key": made.key,
-        "at": made.decided.at,
-        "events": json.dumps([each.id for each in made.decided.evidence]),
-        "reason": made.decided.reason,
+        "kind": made.decision.kind,
+        "key": made.decision.key,
+        "at": made.decision.at,
+        "events": json.dumps(made.decision.events),
+        "reason": made.decision.reason,
         "revision": begun.revision,
         "correlationid": begun.correlationid,
         "causationid": begun.causationid,
@@ -156,14 +166,14 @@ def _told(made: Made, begun: Firing) -> Outgoing:
         "automation": begun.automation,
         "decision": begun.id,
         "key": begun.trigger["key"],
-        "events": [each.id for each in made.decided.evidence],
+        "events": made.decision.events,
         "shadow": made.automation.shadow,
     }
     return system_event(
-        f"penstock.automation.{made.decided.kind}",
+        f"penstock.automation.{made.decision.kind}",
         subject=begun.automation,
         data=data,
-        at=made.decided.at,
+        at=made.decision.at,
         namespace=begun.namespace,
         event_id=derived_id("event", begun.id),
         correlationid=begun.correlationid,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.automations.facts import AnyFact, TimerDue
+from penstock.automations.facts import AnyFact, Started, TimerDue
 from penstock.automations.firing import Firing
 from penstock.services import hints as hint
 from penstock.services.context import Context
@@ -23,6 +23,7 @@ from penstock.services.database.tables import fact, firing
 from penstock.services.dead_letters import Origin, dead_letter
 from penstock.services.engine.compiled import CompiledRules
 from penstock.services.engine.decisions import firing_row
+from penstock.services.engine.dispatch import next_turn
 from penstock.services.engine.effects import Effects, FlowPools, flows_of, wall_clock
 from penstock.services.engine.ownership import Lane, Ownership, hold
 from penstock.services.engine.relay import Relay
@@ -135,6 +136,7 @@ class Firings:
                     found = firings[row["firing_id"]]
                     firings[row["firing_id"]] = await self._drive(effects, found, _decoder.decode(row["body"]))
             await self._save(connection, list(firings.values()))
+            await self._take_turns(connection, effects, [each for each in firings.values() if each.ended])
             hints = await effects.write(connection)
             await _taken.fetch(connection, ids=[row["id"] for row in rows])
         self._relay.wake(hints)
@@ -147,8 +149,21 @@ class Firings:
             for value in found.values():
                 driven = await self._drive(effects, value, TimerDue(value.cursor))
                 await self._save(connection, [driven])
+                await self._take_turns(connection, effects, [driven] if driven.ended else [])
             hints = await effects.write(connection)
         self._relay.wake(hints)
+
+    async def _take_turns(self, connection: AsyncConnection, effects: Effects, ended: Iterable[Firing]) -> None:
+        """Where `mode` lets firings of one key wait for each other: the next one starts."""
+        for value in ended:
+            rules = await self._rules.get(value.revision)
+            automation = rules.automations.get(value.automation)
+            waiting = None if automation is None else await next_turn(connection, automation, value)
+            for found in (await self._load(connection, {waiting}) if waiting else {}).values():
+                begun = msgspec.structs.replace(found, status="running")
+                driven = await self._drive(effects, begun, Started())
+                await self._save(connection, [driven])
+                await self._take_turns(connection, effects, [driven] if driven.ended else [])
 
     async def _drive(self, effects: Effects, value: Firing, told: AnyFact) -> Firing:
         rules = await self._rules.get(value.revision)

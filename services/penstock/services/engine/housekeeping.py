@@ -17,7 +17,9 @@ from penstock.events.instants import Instant, microseconds
 from penstock.services.approvals import expire_due
 from penstock.services.context import Context
 from penstock.services.database import clock, tables, unavailable
+from penstock.services.engine.dispatch import tell_storms
 from penstock.services.engine.effects import wall_clock
+from penstock.services.engine.suppressions import tell_suppressed
 
 _log = structlog.get_logger()
 _PRUNE_EVERY = 60.0  # seconds
@@ -34,6 +36,7 @@ def _of_ended_run(table: sa.Table) -> sa.ColumnElement[bool]:
 # What is pruned, by which column: the audit log is not among them.
 _AGED = (
     (tables.decision, tables.decision.c.created, sa.true()),
+    (tables.suppression, tables.suppression.c.minute, tables.suppression.c.told == 1),
     (tables.run_log, tables.run_log.c.at, _of_ended_run(tables.run_log)),
     (tables.journal, tables.journal.c.ended, _of_ended_run(tables.journal)),
     (tables.run_event, tables.run_event.c.at, _of_ended_run(tables.run_event)),
@@ -41,7 +44,7 @@ _AGED = (
     (tables.delivery, tables.delivery.c.updated, tables.delivery.c.status != "pending"),
     (tables.approval, tables.approval.c.decided, tables.approval.c.decided.is_not(None)),
     (tables.schedule_fire, tables.schedule_fire.c.at, sa.true()),
-    (tables.firing, tables.firing.c.updated, tables.firing.c.status.not_in(["running", "waiting"])),
+    (tables.firing, tables.firing.c.updated, tables.firing.c.status.not_in(["queued", "running", "waiting"])),
     (tables.session, tables.session.c.expires_at, sa.true()),
     (tables.sign_in, tables.sign_in.c.expires_at, sa.true()),
 )
@@ -59,6 +62,8 @@ class Housekeeping:
         while True:
             try:
                 await expire_due(self._context, await self._database_clock())
+                await tell_suppressed(self._context, wall_clock())
+                await tell_storms(self._context, wall_clock())
                 if time.monotonic() - self._pruned > _PRUNE_EVERY:
                     self._pruned = time.monotonic()
                     await self.prune()

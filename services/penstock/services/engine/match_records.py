@@ -16,11 +16,17 @@ FORMAT = 1
 
 
 class Matched(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One window that an event belongs to."""
+    """One state that an event belongs to.
+
+    leaves: the places of the rule that it matches with this key (`forms.leaves`).  by: the value of `dedupe: {by}`,
+    None for a rule without `dedupe`.  Keys and values are canonical JSON.
+    """
 
     automation: str
     when_digest: str
-    key: str  # canonical JSON
+    key: str
+    leaves: tuple[int, ...] = (0,)
+    by: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -73,6 +73,7 @@ class EngineService:
             self._firings.run(),
             self._housekeeping.run(),
             self._pools.run(self._context.database),
+            self._one.follow_timers(),
             self._hand_back_lanes(),
         ]
 

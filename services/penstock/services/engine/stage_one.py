@@ -10,32 +10,42 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import structlog
 
+from penstock.automations import Automation
 from penstock.events import bus
 from penstock.events.bus import Outgoing, Publisher, Reader, Record
 from penstock.events.codec import from_record
 from penstock.events.errors import InvalidEventError, PositionLostError
 from penstock.events.event import RESERVED_PREFIX, Envelope
+from penstock.events.instants import Instant
+from penstock.services import hints as hint
 from penstock.services.context import Context
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.dead_letters import Origin, dead_letter
-from penstock.services.engine.compiled import Compiled, CompiledRules
-from penstock.services.engine.decisions import Decisions, Made
+from penstock.services.engine.compiled import Compiled, CompiledRules, decides_alone
+from penstock.services.engine.correlation import by_of, home
+from penstock.services.engine.decisions import Decisions
+from penstock.services.engine.dispatch import Made
 from penstock.services.engine.match_records import Matched, MatchRecord, Progress, outgoing, progress_to_all
 from penstock.services.engine.ownership import Lane, Ownership, advance_position
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.revisions import change_revision
-from penstock.triggers.evidence import Decided, Evidence
-from penstock.triggers.keys import key_of, partition_of
+from penstock.triggers.evidence import Evidence
+from penstock.triggers.forms import leaves as leaves_of
+from penstock.triggers.keys import key_of
+from penstock.triggers.machine import decide_alone
 
 _log = structlog.get_logger()
 _SETTLE = 1.0  # seconds after which a position moves although nothing was decided
 _PROGRESS = 1.0  # seconds between progress records
+_HURRIED = 0.2  # seconds, while somewhere a timer is about to be due
+_HURRY = 3.0  # seconds for which a hint that one is holds
 
 
 @dataclass(slots=True)
@@ -65,6 +75,8 @@ class StageOne:
         self._publisher: Publisher | None = None
         self._connecting = asyncio.Lock()
         self._settled: dict[Lane, float] = {}
+        self._hurried_until = 0.0
+        self._reached: dict[Lane, Instant] = {}  # the append time of the last record handled
         self._told = 0.0
 
     async def taken(self, lane: Lane) -> None:
@@ -80,6 +92,7 @@ class StageOne:
         if outcome.must_commit:
             await self._commit(lane, rules, outcome, to=end)
         lane.read = end  # not before: what is cut off here must be read again
+        self._reached[lane] = max(self._reached.get(lane, 0), records[-1].appended_at)
 
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past one record, with a dead letter."""
@@ -101,9 +114,16 @@ class StageOne:
 
     async def each_round(self, reader: Reader) -> None:
         """Tell every match partition how far each of ours has been read.  Raises BusError."""
-        if time.monotonic() - self._told >= _PROGRESS:
+        every = _HURRIED if time.monotonic() < self._hurried_until else _PROGRESS
+        if time.monotonic() - self._told >= every:
             self._told = time.monotonic()
             await self._tell_progress(reader)
+
+    async def follow_timers(self) -> None:
+        """Tell progress more often while some engine has a timer that is about to be due; until cancelled."""
+        while True:
+            if await self._context.hints.wait(hint.TIMERS, timeout=60.0):
+                self._hurried_until = time.monotonic() + _HURRY
 
     async def close(self) -> None:
         """Let go of the publisher."""
@@ -122,11 +142,11 @@ class StageOne:
 
     async def _tell_progress(self, reader: Reader) -> None:
         ends = await reader.ends()
-        told = [
-            Progress(lane.topic, lane.partition, ends[lane.key].at)
-            for lane in self._lanes()
-            if lane.key in ends and ends[lane.key].position <= lane.read
-        ]
+        told = []
+        for lane in self._lanes():
+            at_the_end = lane.key in ends and ends[lane.key].position <= lane.read
+            at = ends[lane.key].at if at_the_end else self._reached.get(lane, 0)
+            told += [Progress(lane.topic, lane.partition, at)] if at else []
         if told:
             await (await self._connected()).publish(progress_to_all(told, bus.MATCH_PARTITIONS))
 
@@ -151,9 +171,9 @@ def match(rules: Compiled, namespace: str, records: Sequence[Record]) -> Outcome
         except InvalidEventError as error:
             outcome.refused.append(dead_letter_of(record, f"InvalidEventError: {error}", namespace))
             continue
-        names = rules.matching(body)
-        if names:
-            _take_in(rules, namespace, outcome, record, body, envelope, names)
+        hits = rules.matching(body)
+        if hits:
+            _take_in(rules, namespace, outcome, record, body, envelope, hits)
     return outcome
 
 
@@ -164,21 +184,21 @@ def _take_in(
     record: Record,
     body: bytes,
     envelope: Envelope,
-    names: set[str],
+    hits: dict[str, list[int]],
 ) -> None:
     mapping = msgspec.json.decode(body)
     windows: dict[int, list[Matched]] = defaultdict(list)
-    for name in sorted(names):
+    for name, numbers in hits.items():
         automation = rules.automations[name]
-        key = key_of(mapping, automation.trigger.per)
-        if automation.trigger.stateless:
-            evidence = Evidence(envelope.at(record.appended_at), envelope.source, envelope.id, body)
-            decided = Decided("fired", record.appended_at, (evidence,))
-            outcome.made.append(Made(automation, key, decided))
-        else:
-            home = partition_of(namespace, name, key, bus.MATCH_PARTITIONS)
-            windows[home].append(Matched(name, automation.when_digest, key))
-    for home, matched in windows.items():
+        for key, leaves in _keys(automation, mapping, numbers).items():
+            if decides_alone(automation):
+                evidence = Evidence(envelope.at(record.appended_at), envelope.source, envelope.id, body)
+                decision = decide_alone(automation.rule, key, evidence, record.appended_at)
+                outcome.made += [Made(automation, decision)] if decision is not None else []
+            else:
+                matched = Matched(name, automation.when_digest, key, leaves, by_of(automation, mapping))
+                windows[home(automation, key, bus.MATCH_PARTITIONS)].append(matched)
+    for partition, to_partition in windows.items():
         found = MatchRecord(
             namespace=namespace,
             revision=rules.revision,
@@ -187,9 +207,19 @@ def _take_in(
             offset=record.offset,
             arrival=record.appended_at,
             event=msgspec.Raw(body),
-            matched=tuple(matched),
+            matched=tuple(to_partition),
         )
-        outcome.matches.append(outgoing(found, home))
+        outcome.matches.append(outgoing(found, partition))
+
+
+def _keys(automation: Automation, mapping: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The event's keys for the leaves that it matches."""
+    places = leaves_of(automation.rule)
+    found: dict[str, tuple[int, ...]] = {}
+    for number in numbers:
+        key = key_of(mapping, places[number].per)
+        found[key] = (*found.get(key, ()), number)
+    return found
 
 
 def dead_letter_of(record: Record, reason: str, namespace: str, stack: str = "") -> Outgoing:

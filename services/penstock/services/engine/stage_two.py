@@ -1,12 +1,14 @@
-"""Stage two: reads `penstock.matches`, holds the windows, and decides.
+"""Stage two: reads `penstock.matches`, holds the states of all rules with a memory, and decides.
 
-One transaction per partition and batch: position, origins, identities seen, windows, decisions, firings, outbox.
+One transaction per partition and batch: position, origins, identities seen, states, decisions, firings, outbox. Timers
+ring by the partition's clock, in transactions of their own: the clock passes a deadline only when every event that
+arrived before it has been read and committed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -21,22 +23,24 @@ from penstock.events.errors import PositionLostError
 from penstock.events.event import Envelope, decode
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
+from penstock.services import hints as hint
 from penstock.services.context import Context
-from penstock.services.database import clock
 from penstock.services.database.records import publish_later, system_event
-from penstock.services.database.tables import origin, progress, seen, state
+from penstock.services.database.tables import origin, progress, seen
 from penstock.services.engine.compiled import Compiled, CompiledRules
-from penstock.services.engine.decisions import Decisions, Made
-from penstock.services.engine.fold import Folded, Match, Place, fold, places
+from penstock.services.engine.correlation import NEVER, Fold, Folded, Match, places
+from penstock.services.engine.decisions import Decisions
+from penstock.services.engine.dispatch import Made
 from penstock.services.engine.match_records import decode as decode_match
-from penstock.services.engine.ownership import Lane, Ownership, advance_position
+from penstock.services.engine.ownership import Lane, Ownership, advance_position, hold
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.stage_one import dead_letter_of, tell_gap
-from penstock.triggers import count
-from penstock.triggers.count import Window
+from penstock.services.engine.states import DUE, States
 
 _log = structlog.get_logger()
 _IDENTITIES = 24 * 3600 * 1_000_000  # microseconds for which a repeated (source, id) is recognised
+_IMMINENT = 3_000_000  # microseconds to the next timer from which on progress is told more often
+_HURRY_AGAIN = 1.0  # seconds between hints that it should be
 _SETTLE = 10.0  # seconds after which a position moves although there was nothing but progress
 
 Origin = tuple[str, int]
@@ -49,6 +53,9 @@ class Memory:
     origins: dict[Origin, int] = field(default_factory=dict)
     clocks: dict[Origin, Instant] = field(default_factory=dict)
     settled: float = 0.0
+    due: Instant = NEVER  # no state must be looked at before
+    rung: Instant = 0  # the clock up to which all timers have been rung
+    loaded: int = -1  # the revision whose schedules and watches run
 
 
 @dataclass(slots=True)
@@ -72,12 +79,15 @@ class StageTwo:
         self._decisions, self._relay = decisions, relay
         self._database = context.database
         self._namespace = context.settings.namespace
+        self._states = States(self._namespace)
         self._memory: dict[Lane, Memory] = {}
+        self._hurried = 0.0
 
     async def taken(self, lane: Lane) -> None:
         """Load how far each source partition has been applied here, and how far it had been read."""
         memory = Memory(settled=time.monotonic())
         async with self._database.read() as connection:
+            memory.due = await self._states.next_due(connection, lane.partition)
             for row in await connection.execute(sa.select(origin).where(origin.c.partition == lane.partition)):
                 memory.origins[row.origin_topic, row.origin_partition] = row.origin_offset
             for row in await connection.execute(sa.select(progress).where(progress.c.partition == lane.partition)):
@@ -87,7 +97,10 @@ class StageTwo:
         self._memory[lane] = memory
 
     async def handle(self, lane: Lane, records: Sequence[Record]) -> None:
-        """Take new matches into their windows, and commit; one transaction for each stretch of one revision."""
+        """Take new matches into their states, and commit; one transaction for each stretch of one revision.
+
+        Then ring what the clock has made due.
+        """
         memory = self._memory[lane]
         for batch in read_batches(memory, records):
             if batch.matches:
@@ -95,6 +108,11 @@ class StageTwo:
             lane.read = batch.end  # not before: what is cut off here must be read again
             memory.origins |= batch.origins
             memory.clocks |= batch.clocks
+        await self._load_new(lane)
+        while memory.due <= self._clock(memory):
+            await self._ring(lane)
+        if memory.due - self._clock(memory) < _IMMINENT:
+            await self._hurry()
 
     async def bury(self, lane: Lane, record: Record, reason: str, stack: str) -> None:
         """Commit past one record, with a dead letter."""
@@ -109,15 +127,15 @@ class StageTwo:
         return time.monotonic() - self._memory[lane].settled >= _SETTLE
 
     async def settle(self, lane: Lane) -> None:
-        """Store the position and the clock; drop windows that the clock has left behind."""
+        """Store the position and the clock; forget identities that the clock has left behind."""
         if lane.read == lane.position:
             return
         memory = self._memory[lane]
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=lane.read)
             await self._save_clocks(connection, lane.partition, memory.clocks)
-            if self._every_source_told(memory):
-                await self._drop_past(connection, lane.partition, min(memory.clocks.values()))
+            forgotten = (seen.c.partition == lane.partition) & (seen.c.at < self._clock(memory) - _IDENTITIES)
+            await connection.execute(sa.delete(seen).where(forgotten))
         lane.position = lane.read
         memory.settled = time.monotonic()
 
@@ -127,29 +145,93 @@ class StageTwo:
 
     async def _decide(self, lane: Lane, batch: Batch) -> None:
         rules = await self._rules.get(batch.revision)
+        memory = self._memory[lane]
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=batch.end, revision=batch.revision)
             fresh = await self._unseen(connection, lane.partition, batch)
-            folded = fold(fresh, await self._windows(connection, places(fresh)), _triggers(rules))
-            await self._save(connection, lane, batch, folded)
-            hints = await self._decisions.write(connection, lane, rules, _made(rules, folded))
-            publish_later(connection, lane.name, self._late(folded))
+            states = await self._states.load(connection, places(fresh, rules.automation))
+            fold = Fold(states, rules.automation)
+            fold.feed(fresh, self._clock(memory))
+            hints = await self._commit(connection, lane, rules, fold.folded)
+            await self._save_origins(connection, lane.partition, batch.origins)
         lane.position, lane.revision = batch.end, batch.revision
-        self._memory[lane].settled = time.monotonic()
+        memory.settled = time.monotonic()
+        self._committed(memory, fold.folded, hints)
+
+    async def _ring(self, lane: Lane) -> None:
+        """One transaction of timers: `dedupe` first, whose held events then go to their keys before these are rung."""
+        memory, rules = self._memory[lane], await self._newest(lane)
+        clock = self._clock(memory)
+        async with self._database.begin() as connection:
+            await hold(connection, lane)
+            due = await self._states.due(connection, lane.partition, clock)
+            fold = Fold(due, rules.automation)
+            passed = fold.tick([place for place in due if place.deduped], clock)
+            missing = [place for place, _ in passed if not fold.knows(place)]
+            fold.learn(await self._states.load(connection, missing))
+            fold.pass_on(passed, memory.rung)
+            touched = {place for place, _ in passed}
+            fold.tick([*(place for place in due if not place.deduped and place not in touched), *touched], clock)
+            hints = await self._commit(connection, lane, rules, fold.folded)
+        self._committed(memory, fold.folded, hints)
+        if len(due) < DUE:
+            memory.rung = clock
+            await self._look_ahead(lane)
+
+    async def _load_new(self, lane: Lane) -> None:
+        """Begin the schedules and watches of rules that were put in force and live here."""
+        memory, rules = self._memory[lane], await self._newest(lane)
+        if memory.loaded == rules.revision:
+            return
+        wanted = rules.loaded_in(lane.partition)
+        async with self._database.begin() as connection:
+            await hold(connection, lane)
+            await self._states.forget(connection, lane.partition, rules.meanings)
+            if wanted:
+                there = await self._states.load(connection, [place for _, place in wanted])
+                fold = Fold(there, rules.automation)
+                for automation, place in wanted:
+                    if place not in there:
+                        fold.load(automation, place, rules.applied)
+                hints = await self._commit(connection, lane, rules, fold.folded)
+        if wanted:
+            self._committed(memory, fold.folded, hints)
+        memory.loaded = rules.revision
+
+    async def _newest(self, lane: Lane) -> Compiled:
+        """What timers go by: the revision in force; or one that another engine knows already, and its matches name."""
+        rules = self._rules.now
+        return rules if rules.revision >= lane.revision else await self._rules.get(lane.revision)
+
+    async def _commit(self, connection: AsyncConnection, lane: Lane, rules: Compiled, folded: Folded) -> frozenset[str]:
+        """States, decisions, and what is told, within the transaction."""
+        permanent = frozenset(place for _, place in rules.loaded_in(lane.partition))
+        self._states.save(connection, lane.partition, folded.kept, permanent)
+        hints = await self._decisions.write(connection, lane, rules, _made(rules, folded))
+        publish_later(connection, lane.name, self._late(folded))
+        return hints
+
+    def _committed(self, memory: Memory, folded: Folded, hints: frozenset[str]) -> None:
+        memory.due = min([memory.due, *(each.due for each in folded.kept.values())])
         if folded.decided or folded.late:
             self._relay.wake(hints)
 
-    def _every_source_told(self, memory: Memory) -> bool:
-        """Whether the clock is one: a source partition that has never told its progress may have a backlog."""
-        sources = {(name, n) for name in (bus.EVENTS, bus.SYSTEM) for n in range(self._ownership.partitions(name))}
-        return bool(sources) and sources <= memory.clocks.keys()
+    async def _look_ahead(self, lane: Lane) -> None:
+        async with self._database.read() as connection:
+            self._memory[lane].due = await self._states.next_due(connection, lane.partition)
 
-    async def _drop_past(self, connection: AsyncConnection, partition: int, now: Instant) -> None:
-        """By the stream's clock, never by the wall's: while a backlog is read, its windows are still open."""
-        closed = (state.c.partition == partition) & (state.c.expires_at < now)
-        await connection.execute(sa.delete(state).where(closed))
-        forgotten = (seen.c.partition == partition) & (seen.c.at < now - _IDENTITIES)
-        await connection.execute(sa.delete(seen).where(forgotten))
+    async def _hurry(self) -> None:
+        """Somewhere a timer is about to be due: whoever reads events tells its progress more often."""
+        if time.monotonic() - self._hurried >= _HURRY_AGAIN:
+            self._hurried = time.monotonic()
+            await self._context.hints.give(hint.TIMERS)
+
+    def _clock(self, memory: Memory) -> Instant:
+        """Every event that arrived at or before it has been read here; 0 while a source has never told its progress."""
+        sources = {(name, n) for name in (bus.EVENTS, bus.SYSTEM) for n in range(self._ownership.partitions(name))}
+        if not sources or not sources <= memory.clocks.keys():
+            return 0
+        return min(memory.clocks[source] for source in sources) - 1
 
     async def _unseen(self, connection: AsyncConnection, partition: int, batch: Batch) -> list[Match]:
         """Without those whose (source, id) took part before; the new ones are remembered."""
@@ -165,36 +247,6 @@ class StageTwo:
         if rows:
             await connection.execute(self._database.insert(seen).on_conflict_do_nothing(), rows)
         return list(fresh.values())
-
-    async def _windows(self, connection: AsyncConnection, wanted: set[Place]) -> dict[Place, Window]:
-        ids = {place.id(self._namespace): place for place in wanted}
-        rows = await connection.execute(sa.select(state.c.id, state.c.body).where(state.c.id.in_(list(ids))))
-        return {ids[row.id]: count.decode(row.body) for row in rows}
-
-    async def _save(self, connection: AsyncConnection, lane: Lane, batch: Batch, folded: Folded) -> None:
-        empty = [place.id(self._namespace) for place, window in folded.windows.items() if not window.matches]
-        if empty:
-            await connection.execute(sa.delete(state).where(state.c.id.in_(empty)))
-        rules = await self._rules.get(batch.revision)
-        rows = [
-            {
-                "id": place.id(self._namespace),
-                "namespace": self._namespace,
-                "automation": place.automation,
-                "when_digest": place.when_digest,
-                "key": place.key,
-                "partition": lane.partition,
-                "body": count.encode(window),
-                "expires_at": count.expires_at(rules.trigger(place.automation), window),
-            }
-            for place, window in folded.windows.items()
-            if window.matches
-        ]
-        if rows:
-            insert = self._database.insert(state).values(updated=clock.now())
-            fields = {name: insert.excluded[name] for name in ("body", "expires_at", "updated")}
-            await connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=fields), rows)
-        await self._save_origins(connection, lane.partition, batch.origins)
 
     async def _save_origins(self, connection: AsyncConnection, partition: int, origins: dict[Origin, int]) -> None:
         rows = [
@@ -267,12 +319,4 @@ def late_event(namespace: str, automation: str, match: Match) -> Outgoing:
 
 
 def _made(rules: Compiled, folded: Folded) -> list[Made]:
-    return [Made(rules.automations[place.automation], place.key, decided) for place, decided in folded.decided]
-
-
-def _triggers(rules: Compiled) -> Callable[[Place], count.EventTrigger | None]:
-    def trigger_of(place: Place) -> count.EventTrigger | None:
-        automation = rules.automations.get(place.automation)
-        return automation.trigger if automation and automation.when_digest == place.when_digest else None
-
-    return trigger_of
+    return [Made(rules.automations[each.automation], each) for each in folded.decided]

@@ -1,0 +1,128 @@
+"""The states of a match partition in the database: loaded on demand, written once a batch.
+
+`state.expires_at` is the clock at which a row must be looked at again: a timer, or the end of all that it remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.events.instants import Instant
+from penstock.services.database import clock
+from penstock.services.database.prepared import Prepared, at_the_end, one_of
+from penstock.services.database.tables import state
+from penstock.services.engine.correlation import NEVER, AnyState, Kept, Place, encode
+from penstock.triggers import deduping
+from penstock.triggers import state as key_state
+
+FORMAT = 2  # 1 was never released
+DUE = 500  # states in one transaction of timers
+_log = structlog.get_logger()
+
+_columns = (state.c.id, state.c.automation, state.c.when_digest, state.c.key, state.c.body, state.c.format)
+_load = Prepared(sa.select(*_columns).where(one_of(state.c.id, "ids")))
+_due = Prepared(
+    sa.select(*_columns)
+    .where(state.c.partition == sa.bindparam("number"), state.c.expires_at <= sa.bindparam("now"))
+    .order_by(state.c.expires_at)
+    .limit(DUE)
+)
+_next = Prepared(
+    sa.select(sa.func.min(state.c.expires_at).label("due")).where(state.c.partition == sa.bindparam("number"))
+)
+_delete = Prepared(sa.delete(state).where(one_of(state.c.id, "ids")))
+_known = Prepared(
+    sa.select(state.c.automation, state.c.when_digest).where(state.c.partition == sa.bindparam("number")).distinct()
+)
+_forget = Prepared(
+    sa.delete(state).where(
+        state.c.partition == sa.bindparam("number"),
+        state.c.automation == sa.bindparam("rule"),
+        state.c.when_digest == sa.bindparam("digest"),
+    )
+)
+_DEDUPED = "dedupe:"  # before the key of a row of `dedupe`
+
+
+def _saving(insert: type[postgresql.Insert] | type[sqlite.Insert]) -> postgresql.Insert | sqlite.Insert:
+    names = ("id", "namespace", "automation", "when_digest", "key", "partition", "body", "format", "expires_at")
+    binds = {name: sa.bindparam(name, type_=state.c[name].type) for name in names}
+    statement = insert(state).values(binds | {"updated": clock.now()})
+    changed = {name: statement.excluded[name] for name in ("body", "format", "expires_at", "updated")}
+    return statement.on_conflict_do_update(index_elements=["id"], set_=changed)
+
+
+_save = Prepared(_saving(postgresql.Insert), _saving(sqlite.Insert))
+
+
+class States:
+    """The rows of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    async def load(self, connection: AsyncConnection, places: Iterable[Place]) -> dict[Place, AnyState]:
+        """Those of these places that are stored."""
+        ids = {place.id(self._namespace): place for place in places}
+        rows = await _load.fetch(connection, ids=list(ids)) if ids else []
+        return {ids[row["id"]]: _state(row["body"], ids[row["id"]]) for row in rows if row["format"] == FORMAT}
+
+    async def due(self, connection: AsyncConnection, partition: int, now: Instant) -> dict[Place, AnyState]:
+        """Some of those that must be looked at, the longest due first; there may be more where there are DUE."""
+        found: dict[Place, AnyState] = {}
+        for row in await _due.fetch(connection, number=partition, now=now):
+            deduped = row["key"].startswith(_DEDUPED)
+            place = Place(row["automation"], row["when_digest"], row["key"].removeprefix(_DEDUPED), deduped)
+            if row["format"] == FORMAT:
+                found[place] = _state(row["body"], place)
+            else:
+                await _delete.fetch(connection, ids=[row["id"]])
+        return found
+
+    async def next_due(self, connection: AsyncConnection, partition: int) -> Instant:
+        """When the first one must be looked at; NEVER where there is none."""
+        rows = await _next.fetch(connection, number=partition)
+        return NEVER if rows[0]["due"] is None else int(rows[0]["due"])
+
+    async def forget(self, connection: AsyncConnection, partition: int, meanings: Collection[tuple[str, str]]) -> None:
+        """Delete what belongs to rules that are gone, or that say something else in `when` now."""
+        for row in await _known.fetch(connection, number=partition):
+            if (row["automation"], row["when_digest"]) not in meanings:
+                gone = {"rule": row["automation"], "digest": row["when_digest"]}
+                await _forget.fetch(connection, number=partition, **gone)
+
+    def save(
+        self, connection: AsyncConnection, partition: int, kept: Mapping[Place, Kept], permanent: frozenset[Place]
+    ) -> None:
+        """Write what changed, with the transaction's end.
+
+        permanent: places whose row stays although the state is empty: it says that the rule was loaded.
+        """
+        gone = [place.id(self._namespace) for place, each in kept.items() if each.empty and place not in permanent]
+        if gone:
+            at_the_end(connection, _delete, [{"ids": gone}])
+        rows = [
+            {
+                "id": place.id(self._namespace),
+                "namespace": self._namespace,
+                "automation": place.automation,
+                "when_digest": place.when_digest,
+                "key": f"{_DEDUPED}{place.key}" if place.deduped else place.key,
+                "partition": partition,
+                "body": encode(each.state),
+                "format": FORMAT,
+                "expires_at": each.due,
+            }
+            for place, each in kept.items()
+            if not each.empty or place in permanent
+        ]
+        at_the_end(connection, _save, rows)
+
+
+def _state(body: bytes, place: Place) -> AnyState:
+    return deduping.decode(body) if place.deduped else key_state.decode(body)
