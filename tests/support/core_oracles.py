@@ -56,7 +56,7 @@ def unanswered(events: Sequence[Told], asks: str, answers: str, within: int, gra
             for index, other in enumerate(events)
         ):
             found.append((closes, frozenset({question.id})))
-    return sorted(found)
+    return found
 
 
 def silences(events: Sequence[Told], within: int, grace: int, until: int) -> list[tuple[int, str, frozenset[str]]]:

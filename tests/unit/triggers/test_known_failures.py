@@ -180,3 +180,21 @@ def test_a_regex_or_prefix_on_a_number_crashes(value: Any) -> None:
 
 def test_a_rule_without_events_is_not_woken_for_nothing() -> None:
     assert machine.tick(rule(THREE_A_MINUTE), NO_KEY, EMPTY, 10**15).state is EMPTY
+
+
+@pytest.mark.parametrize("when", [WATCH, f.Absent(leaf("b"), MINUTE, leaf("a"))], ids=["watch", "wait"])
+def test_silence_is_told_across_a_gap_in_the_log(when: f.Trigger) -> None:
+    """What the log lost may have been the sign of life: a watch begins anew behind the gap, a wait is let go."""
+    checked = rule(when)
+    leaves = (0,) if when is WATCH else (1,)
+    match = machine.Match(leaves, evidence_of(mappings([told("e1", 0)])[0], 0), 0)
+    state = machine.feed(checked, NO_KEY, EMPTY, match, -1).state
+    lost = machine.gap(checked, NO_KEY, state, 500 * SECOND)
+    assert lost.decisions == ()
+    found = machine.tick(checked, NO_KEY, lost.state, 1_000 * SECOND).decisions
+    assert [each.at // SECOND for each in found] == ([560] if when is WATCH else [])
+
+
+def test_a_match_from_before_the_loading_is_the_last_one_but_moves_no_deadline_back() -> None:
+    watch = f.Absent(leaf("a", ()), MINUTE)
+    assert decided(watch, told("e1", 0, arrival=5), until=100) == [(65, "fired", None, ["e1"])]

@@ -6,6 +6,7 @@ from bisect import bisect_right, insort_right
 from dataclasses import dataclass
 
 from penstock.events.instants import Instant
+from penstock.triggers.evidence import Evidence
 from penstock.triggers.firings import NEVER, Fired, Firings, Hit, Moment, light, within_budget
 from penstock.triggers.node_states import Waiting, Watch
 
@@ -53,6 +54,10 @@ class WaitMachine:
     def due(self, state: Waiting) -> Instant | None:
         """The earliest deadline, with its grace."""
         return state.starts[0] + self.within + self.grace if state.starts else None
+
+    def gap(self, state: Waiting, now: Instant) -> Waiting | None:
+        """An answer may be among what was lost: nobody waits for it any more."""
+        return Waiting((), (), state.answers) if state.answers else None
 
     def expires(self, state: Waiting) -> Instant:
         """When no question can come any more that one of the answers would answer."""
@@ -109,10 +114,16 @@ class WatchMachine:
         event = hit.event
         time = min(event.time, moment.now)
         if state is not None and time < state.last:
-            return state, ()
+            return self._older(state, event), ()
         resolved = state is not None and state.quiet
         fired = (Fired(event.time, moment.number, (event,), kind="resolved"),) if resolved else ()
         return Watch(time, light(event)), fired
+
+    def _older(self, state: Watch, event: Evidence) -> Watch:
+        """A match from before the loading moves nothing, but is the last one until there is another."""
+        if state.quiet or (state.event is not None and state.event.time > event.time):
+            return state
+        return Watch(state.last, light(event))
 
     def tick(self, state: Watch | None, moment: Moment) -> tuple[Watch | None, Firings]:
         """The silence is told, once."""
@@ -125,6 +136,10 @@ class WatchMachine:
     def due(self, state: Watch) -> Instant | None:
         """The deadline, with its grace."""
         return None if state.quiet else state.last + self.within + self.grace
+
+    def gap(self, state: Watch, now: Instant) -> Watch:
+        """A sign of life may be among what was lost: the watch begins anew."""
+        return state if state.quiet else Watch(max(state.last, now), state.event)
 
     def expires(self, state: Watch) -> Instant:
         """Never: after a silence the first match resolves."""

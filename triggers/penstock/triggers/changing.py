@@ -58,6 +58,10 @@ class ChangeMachine:
         """When `for` runs out."""
         return None if state.since is None else state.since + self.for_
 
+    def gap(self, state: Seen, now: Instant) -> Seen:
+        """What was lost says nothing about silence here."""
+        return state
+
     def expires(self, state: Seen) -> Instant:
         """Never: the next event is compared with it."""
         return NEVER

@@ -76,6 +76,12 @@ class CompositeMachine:
                     found = due
         return found
 
+    def gap(self, state: Group, now: Instant) -> Group | None:
+        """The children's; what fired before stays."""
+        pairs = zip(self.children, state.children, strict=True)
+        states = tuple(None if below is None else child.gap(below, now) for child, below in pairs)
+        return self._group(state.fired, states)
+
     def expires(self, state: Group) -> Instant:
         """When neither a child nor a kept firing can matter any more."""
         found = [each[-1].time for each in state.fired if each]

@@ -49,6 +49,10 @@ class CountMachine:
     def due(self, state: Matches | None) -> None:
         """It has no timers."""
 
+    def gap(self, state: Matches, now: Instant) -> Matches:
+        """What was lost says nothing about silence here."""
+        return state
+
     def expires(self, state: Matches) -> Instant:
         """When no event can join any of its matches any more."""
         return min(state.events[-1].time + self.within + self.keep, NEVER)

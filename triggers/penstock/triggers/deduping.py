@@ -14,7 +14,7 @@ from penstock.events.instants import Instant
 from penstock.triggers.decisions import Decision, decision
 from penstock.triggers.evidence import Evidence
 from penstock.triggers.forms import Dedupe, Rule
-from penstock.triggers.machine import Match, machine_of
+from penstock.triggers.rule_machine import Match, machine_of
 
 FORMAT = 1
 

@@ -42,6 +42,10 @@ class ScheduleMachine:
         """The next due time."""
         return state.due
 
+    def gap(self, state: Next, now: Instant) -> Next:
+        """What was lost says nothing about silence here."""
+        return state
+
     def expires(self, state: Next) -> Instant:
         """Never; once there is no due time left, there is no state."""
         return NEVER

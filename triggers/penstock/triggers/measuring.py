@@ -64,6 +64,10 @@ class MetricMachine:
             found = min(found, next(time for time in samples.times if time > state.judged))
         return None if found == NEVER else found
 
+    def gap(self, state: Measured, now: Instant) -> Measured:
+        """What was lost says nothing about silence here."""
+        return state
+
     def expires(self, state: Measured) -> Instant:
         """When the last sample has left; never while it stands fired, for the next sample may resolve it."""
         if state.fired:

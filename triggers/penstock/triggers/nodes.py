@@ -41,6 +41,10 @@ class Node(Protocol):
         """The earliest instant at which it must be ticked."""
         ...
 
+    def gap(self, state: Any, now: Instant) -> Any:
+        """Events up to now may have been lost: no silence is told that they might have broken."""
+        ...
+
     def expires(self, state: Any) -> Instant:
         """When, if no event comes and nothing is due, its state matters no more (NEVER: it always does)."""
         ...
