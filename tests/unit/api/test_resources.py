@@ -96,15 +96,19 @@ async def test_decisions_and_flows_are_listed(api: Harness) -> None:
 
 
 async def test_dead_letters_are_listed_newest_first_and_shown_whole(api: Harness) -> None:
-    assert (await get(api, "/dead-letters")).json() == {"dead_letters": []}
+    assert (await get(api, "/dead-letters")).json() == {"dead_letters": [], "next": None}
     for number in range(7):
         letter = dead_letter("no JSON", Origin(EVENTS, 0, number), value=b"{", at=number * 1_000_000)
         await api.bus.append(letter)
     await api.bus.append(Outgoing(DEAD_LETTER, b"\xff", b"key"))
     found = (await get(api, "/dead-letters?limit=3")).json()["dead_letters"]
     assert [each["origin"]["offset"] for each in found if "origin" in each][:2] == [6, 5]
-    whole = (await get(api, f"/dead-letters/{found[0]['id']}")).json()
+    known = next(each for each in found if "origin" in each)
+    whole = (await get(api, f"/dead-letters/{known['id']}")).json()
     assert (whole["value"], whole["reason"]) == ({"text": "{"}, "no JSON")
+    answer = await get(api, "/dead-letters?before=nonsense")
+    assert answer.status_code == 422
+    assert "'nonsense' is no place in the dead letters" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,12 @@ def test_dead_letters_are_listed_shown_and_redriven(running: Running, penstock: 
     assert "no JSON" in penstock("dlq", "list")[1]
     assert json.loads(penstock("dlq", "show", letter["id"])[1])["value"] == {"text": "{"}
     assert penstock("dlq", "redrive", letter["id"])[:2] == (0, "the record is back on its topic\n")
+    running.do(running.bus.append(dead_letter("a body", Origin(EVENTS, 0, 4), value=b"[")))
+    [line] = [each for each in penstock("dlq", "list", "--limit", "1")[1].splitlines() if "--before" in each]
+    older = penstock(*line.removeprefix("older ones: penstock ").split())[1]
+    assert letter["id"] in older
+    assert "--before" not in older
+    assert "newest" in penstock("dlq", "list", "--help")[1]
     code, _, err = penstock("dlq", "redrive", "none")
     assert (code, err.count("\n")) == (1, 1)
 

@@ -11,17 +11,21 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=1_000)] = 50, as_json: Annotated[bool, typer.Option("--json")] = False
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many at most.")] = 50,
+    before: Annotated[str | None, typer.Option(help="Older ones only, from where the last page ended.")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """What could not be handled, newest first."""
+    """What could not be handled: the newest 50 (see --limit), newest first; --before goes on with older ones."""
     from penstock.services.cli.client import connect
     from penstock.services.cli.output import print_json, print_table
 
-    found = connect().get("dead-letters", limit=limit)["dead_letters"]
+    page = connect().get("dead-letters", limit=limit, **({"before": before} if before else {}))
     if as_json:
-        print_json(found)
+        print_json(page["dead_letters"])
         return
-    print_table(found, ["id", "at", "origin", "reason"], empty="no dead letters")
+    print_table(page["dead_letters"], ["id", "at", "origin", "reason"], empty="no dead letters")
+    if page["next"]:
+        print(f"\nolder ones: penstock dlq list --limit {limit} --before {page['next']}")
 
 
 @app.command()
