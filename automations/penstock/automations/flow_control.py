@@ -18,9 +18,7 @@ def compile_stages(
 ) -> tuple[forms.Stages, list[Problem]]:
     """The stages, and what is wrong with them; path: of the rule."""
     condition, problems = compile_if(model.if_, condition_scope(vars_), document, (*path, "if"))
-    problems += (
-        _of_dedupe(model, document, path) + _of_debounce(model, document, path) + _of_limits(model, document, path)
-    )
+    problems += _of_dedupe(model, document, path) + _of_debounce(model, document, path)
     storm = model.storm if "storm" in model.model_fields_set else defaults.storm
     mode = model.mode if "mode" in model.model_fields_set else defaults.mode or model.mode
     stages = forms.Stages(
@@ -35,18 +33,12 @@ def compile_stages(
 
 
 def _limits(model: AutomationModel, defaults: Defaults) -> tuple[forms.Limit, ...]:
-    """What the rule says of them replaces both of its file."""
-    here = model if {"cooldown", "limit"} & model.model_fields_set else defaults
-    found = [forms.Limit(1, here.cooldown, "cooldown")] if here.cooldown else []
-    found += [forms.Limit(here.limit.count, here.limit.per)] if here.limit else []
+    """Both hold, where both are said; what the rule says of one of them replaces that of its file."""
+    cooldown = model.cooldown if "cooldown" in model.model_fields_set else defaults.cooldown
+    limit = model.limit if "limit" in model.model_fields_set else defaults.limit
+    found = [forms.Limit(1, cooldown, "cooldown")] if cooldown else []
+    found += [forms.Limit(limit.count, limit.per)] if limit else []
     return tuple(found)
-
-
-def _of_limits(model: AutomationModel, document: Document, path: Path) -> list[Problem]:
-    if model.cooldown is None or model.limit is None:
-        return []
-    hint = "write one of them: `cooldown: 5m` is `limit: 1/5m`"
-    return [document.problem((*path, "limit"), "`cooldown` and `limit` are two limits", hint, at="key")]
 
 
 def _of_dedupe(model: AutomationModel, document: Document, path: Path) -> list[Problem]:

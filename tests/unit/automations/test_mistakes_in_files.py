@@ -58,13 +58,6 @@ MISTAKES = [
         "`form` is not supported yet by this version of Penstock",
         "remove it",
     ),
-    (
-        rule(more="    cooldown: 5m\n    limit: 3/1h\n"),
-        6,
-        5,
-        "`cooldown` and `limit` are two limits",
-        "write one of them: `cooldown: 5m` is `limit: 1/5m`",
-    ),
     (rule(more="    mode: singel\n"), 5, 11, '`mode` cannot be the text "singel"', "did you mean `single`?"),
     (
         rule(more="    debounce: {quiet: 5m, max: 1m}\n"),
