@@ -1,36 +1,27 @@
-"""Every worked example comes out exactly: those beside the checkout, where they are, and our own."""
+"""Every clause of the rule language by a worked example of our own; see `tests/support/worked_examples.py`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.support.core_timelines import SHARED, Timeline, timeline
+from tests.support.worked_examples import read_timeline, timelines
 
-from penstock.triggers import simulate
-from penstock.triggers.decisions import Decision
-
-OWN = Path(__file__).parent / "timelines"
-FILES = sorted(OWN.glob("*.yaml")) + sorted(SHARED.glob("*.yaml"))
+OWN = timelines(Path(__file__).parent / "timelines")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the worked examples lie beside the checkout of those who have them")
-def test_the_worked_examples_are_there() -> None:
-    assert len(list(SHARED.glob("*.yaml"))) > 50
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", OWN, ids=lambda path: str(path.stem))
 def test_a_timeline_comes_out_exactly(path: Path) -> None:
-    example = timeline(path)
-    decisions = list(simulate(example.rules, example.events, example.until))
-    assert example.told(decisions) == example.expected()
-    assert [each.at for each in decisions] == sorted(each.at for each in decisions)
-    _reasons(example, decisions)
+    timeline = read_timeline(path)
+    decisions = timeline.simulated()
+    assert timeline.differences(decisions) == ([], [])
+    assert [each["at"] for each in decisions] == sorted(each["at"] for each in decisions)
 
 
-def _reasons(example: Timeline, decisions: list[Decision]) -> None:
-    """Beginnings, where one is given."""
-    for each in example.expect:
-        if "reason" in each:
-            found = [one for one in decisions if one.kind == each["kind"] and one.reason.startswith(each["reason"])]
-            assert found, each
+@pytest.mark.parametrize("path", OWN, ids=lambda path: str(path.stem))
+def test_a_suppressed_decision_says_which_stage_it_was(path: Path) -> None:
+    timeline = read_timeline(path)
+    expected = {tuple(each["events"]): each["reason"] for each in timeline.expect if "reason" in each}
+    suppressed = {tuple(each["events"]): each["reason"] for each in timeline.simulated() if each["reason"]}
+    assert expected.keys() == suppressed.keys()
+    assert all(suppressed[events].startswith(stage) for events, stage in expected.items())
