@@ -260,9 +260,13 @@ def places(field: Field) -> Iterable[tuple[str, object]]:
     return found
 
 
-def spread_of(field: Field) -> int:
-    """In how many places a rule lies when found by this field."""
-    return len(field.exact) if field.plain else sum(1 for _ in places(field))
+def spread_of(fields: Iterable[Field]) -> int:
+    """In how many places a rule lies when found by these fields; the same by whatever way."""
+    count = 1
+    for field in fields:
+        if not field.plain or len(field.exact) > 1:
+            count *= len(field.exact) if field.plain else sum(1 for _ in places(field))
+    return count
 
 
 def is_precise(field: Field) -> bool:

@@ -72,6 +72,7 @@ class Hit(msgspec.Struct, eq=False):
     """One rule with nothing left to check."""
 
     key: Hashable
+    branch: Branch
 
     def collect(self, values: Any, keys: Keys) -> None:
         keys.add(self.key)

@@ -70,7 +70,7 @@ class Rule:
         used = access.used
         unused = () if len(used) == len(self.unused) else tuple([each for each in self.unused if each not in used])
         checked = self.checked if access.known else self.checked + used
-        return Rule(self.key, self.branch, self.slots, unused, checked, self.spread * len(access.places))
+        return Rule(self.key, self.branch, self.slots, unused, checked, self.spread * spread_of(used))
 
     def member(self) -> Member:
         """The rule among others; one object, wherever it is put."""
@@ -98,12 +98,12 @@ class Rule:
         if isinstance(bucket, tuple):
             return any(map(self.is_member, members_of(bucket)))
         if isinstance(bucket, Hit):
-            return not self.left() and bucket.key == self.key
+            return bucket.branch is self.branch and bucket.key == self.key
         return bucket.has(self)
 
     def is_member(self, member: Member) -> bool:
-        _, kind, _, (key, _, branch) = member
-        return (branch is self.branch if self.left() else kind == HOLDS) and key == self.key
+        key, _, branch = member[3]
+        return branch is self.branch and key == self.key
 
 
 def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int]) -> Bucket:
@@ -117,9 +117,9 @@ def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int
         node.add(rule)
         return node
     if bucket is None:
-        return rule.member() if rule.left() else Hit(rule.key)
+        return rule.member() if rule.left() else Hit(rule.key, rule.branch)
     if isinstance(bucket, Hit):
-        return (0, HOLDS, None, (bucket.key, (), ()), *rule.member())
+        return (0, HOLDS, None, (bucket.key, (), bucket.branch), *rule.member())
     bucket.add(rule)
     return bucket
 
@@ -129,7 +129,7 @@ def removed(bucket: Bucket, rule: Rule) -> Bucket | None:
     if isinstance(bucket, tuple):
         at = STRIDE * next(place for place, member in enumerate(members_of(bucket)) if rule.is_member(member))
         rest = bucket[:at] + bucket[at + STRIDE :]
-        return Hit(rest[3][0]) if len(rest) == STRIDE and rest[1] == HOLDS else rest or None
+        return Hit(rest[3][0], rest[3][2]) if len(rest) == STRIDE and rest[1] == HOLDS else rest or None
     if isinstance(bucket, Node):
         bucket.remove(rule)
         return bucket if bucket.size else None
@@ -141,17 +141,10 @@ def _reopened(member: Member, slots: dict[str, int], consumed: frozenset[int]) -
     _, kind, _, (key, _, branch) = member
     if kind == HOLDS:
         return Rule(key, branch, slots, ())
-    unused: list[Field] = []
-    checked: list[Field] = []
-    spread = 1
-    for field in branch:
-        if slots[field.path] not in consumed:
-            unused.append(field)
-            continue
-        spread *= spread_of(field)
-        if not is_precise(field):
-            checked.append(field)
-    return Rule(key, branch, slots, tuple(unused), tuple(checked), spread)
+    used = [field for field in branch if slots[field.path] in consumed]
+    unused = tuple([field for field in branch if slots[field.path] not in consumed])
+    checked = tuple([field for field in used if not is_precise(field)])
+    return Rule(key, branch, slots, unused, checked, spread_of(used))
 
 
 def _load(bucket: Bucket | None) -> int:
@@ -189,7 +182,7 @@ class Node:
 
     def __init__(self, level: int = 0, consumed: frozenset[int] = _NOTHING) -> None:
         self.size = 0  # rules, those in several places counted once
-        self.keys: dict[Hashable, int] = {}  # rules with nothing left to check, and how often
+        self.keys: dict[tuple[Hashable, int], Hashable] = {}  # rules with nothing left to check
         self.rest: dict[tuple[Hashable, int], Member] = {}
         self.more = False  # whether there are keys, rest or lacking
         self.further = False  # whether there are these or finders
@@ -234,7 +227,7 @@ class Node:
             self._collect_more(values, keys)
 
     def _collect_more(self, values: Any, keys: Keys) -> None:
-        keys.update([*self.keys])
+        keys.update([*self.keys.values()])
         for slot, table in self.lacking:
             bucket = table.get(None) if values[slot] is ABSENT else None
             if bucket is not None:
@@ -259,30 +252,31 @@ class Node:
                 check_any(bucket, choices, keys)
             else:
                 bucket.collect_any(choices, keys)
-        keys.update([*self.keys])
+        keys.update([*self.keys.values()])
         check_any(tuple(chain.from_iterable([*self.rest.values()])), choices, keys)
 
     # writing; one writer at a time
 
     def has(self, rule: Rule) -> bool:
         """Whether a rule lies here; for all but the outermost node."""
-        return rule.name() in self._places if rule.left() else rule.key in self.keys
+        return rule.name() in self._places
 
     def add(self, rule: Rule) -> None:
         self.size += 1
+        name = rule.name()
+        if self._level:
+            self._places[name] = ()
         if not rule.left():
-            self.keys[rule.key] = self.keys.get(rule.key, 0) + 1
+            self.keys[name] = rule.key
             self._look_further()
             return
         access = self._choose(rule)
         if access is None:
-            self.rest[rule.name()] = rule.member()
+            self.rest[name] = rule.member()
             self._look_further()
-            if self._level:
-                self._places[rule.name()] = ()
             return
         if self._level:
-            self._places[rule.name()] = access.places[0][0]
+            self._places[name] = access.places[0][0]
         inner = rule.found_by(access)
         for place in access.places:
             self._put(place, inner)
@@ -290,21 +284,13 @@ class Node:
     def remove(self, rule: Rule) -> None:
         self.size -= 1
         name = rule.name()
-        if not rule.left():
-            self._forget(rule.key)
-        elif self.rest.pop(name, None) is None:
+        if self.keys.pop(name, self) is self and self.rest.pop(name, None) is None:
             access = self._where_is(rule)
             inner = rule.found_by(access)
             for place in access.places:
                 self._take(place, inner)
         self._places.pop(name, None)
         self._look_further()
-
-    def _forget(self, key: Hashable) -> None:
-        if self.keys[key] > 1:
-            self.keys[key] -= 1
-        else:
-            del self.keys[key]
 
     def _ways(self, rule: Rule) -> Iterable[Access]:
         return accesses(rule.unused, rule.slots, [where for where, _ in self.groups], rule.spread)

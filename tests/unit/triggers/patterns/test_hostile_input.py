@@ -244,3 +244,42 @@ def test_many_fields_in_each_of_many_equal_rules_do_not_exhaust_the_stack() -> N
     for key in range(20):
         matcher.remove(key)
     assert len(matcher) == 0
+
+
+MULTIPLYING: dict[str, tuple[Any, Any]] = {  # alternatives of each of many fields, and a value that satisfies them
+    "many prefixes of one text": ([{"prefix": "x" * size} for size in range(1, 60)], "x" * 60),
+    "a range that lies in two cells": ([{"numeric": [">=", 7, "<", 9]}], 8),
+    "a word that comes again and again": ([{"wildcard": "*/abcd*"}], "/abcd1/abcd2/abcd3/abcd4/abcd5/abcd6/abcd7"),
+    "long lists of values": ([f"v{number}" for number in range(400)], "v7"),
+    "wildcards with many pieces": ([{"wildcard": "*abcdefghijklmnop*"}], "abcdefghijklmnop" * 3),
+}
+
+
+@pytest.mark.parametrize("name", MULTIPLYING)
+def test_alternatives_of_several_fields_do_not_multiply_out_in_the_index(name: str) -> None:
+    alternatives, value = MULTIPLYING[name]
+    matcher = Matcher()
+    patterns = [Pattern({f"f{number}": alternatives for number in range(8)}) for _ in range(60)]
+
+    def load() -> None:
+        for key, pattern in enumerate(patterns):
+            matcher.add(key, pattern)
+
+    assert steps(load) < 3_000_000
+    event = {f"f{number}": value for number in range(8)}
+    assert steps(lambda: matcher.match(event)) < 1_000_000
+    assert matcher.match(event) == set(range(60))
+    for key in range(60):
+        matcher.remove(key)
+    assert matcher.match(event) == set()
+
+
+def test_a_word_under_many_delimiters_of_a_long_text_is_looked_up_once() -> None:
+    matcher = matcher_of(
+        *[{"a": [{"wildcard": f"*/abcd*{number}*"}], "b": [{"wildcard": "*/ab*"}]} for number in range(90)]
+    )
+    for event in (
+        {"a": "/abcdx" * 20_000, "b": "/abc"},
+        {"a": "/".join(f"abcd{n}" for n in range(20_000)), "b": "/abc"},
+    ):
+        assert steps(lambda event=event: matcher.match(event)) < 500_000  # type: ignore[misc] # bound at once
