@@ -60,12 +60,20 @@ def _shown(hops: list[Hop]) -> list[dict[str, Any]]:
 
 
 async def _decisions_of(database: Database, ns: str, id_: str) -> list[Row]:
+    return await fetch(database, decisions_of(ns, id_, sqlite=database.is_sqlite))
+
+
+def decisions_of(ns: str, id_: str, *, sqlite: bool) -> sa.Select[Any]:
     """The decisions whose evidence or root cause the event is, and all others of the same root causes."""
     row = tables.decision
-    part = row.c.events.contains(json.dumps(id_), autoescape=True)
+    part = (
+        row.c.events.contains(json.dumps(id_), autoescape=True)
+        if sqlite  # which has no index over what is in a list
+        else tables.decision_events.contains([id_])
+    )
     causes = sa.select(row.c.correlationid).where(row.c.namespace == ns, part | (row.c.correlationid == id_))
     query = sa.select(row).where(row.c.namespace == ns, row.c.correlationid.in_(causes))
-    return await fetch(database, query.order_by(row.c.created, row.c.id).limit(_LIMIT))
+    return query.order_by(row.c.created, row.c.id).limit(_LIMIT)
 
 
 def _decisions(rows: list[Row]) -> list[Hop]:
