@@ -93,6 +93,7 @@ class Known:
     """The names that steps of one namespace may refer to.
 
     flows: JSON schema of the parameters by name; None where no registry was given.
+    schemas: JSON schema of `data` by event type.
     """
 
     channels: frozenset[str] = frozenset()
@@ -100,6 +101,7 @@ class Known:
     groups: frozenset[str] = frozenset()
     flows: Mapping[str, Mapping[str, Any]] | None = None
     rules: frozenset[str] = frozenset()
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass

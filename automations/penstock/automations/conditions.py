@@ -60,6 +60,7 @@ class CelCondition:
     names: frozenset[str] = field(compare=False)  # the variables it uses
     weight: int = field(compare=False)  # the power with which its cost grows; 0: without macros
     tree: Node = field(compare=False, repr=False)
+    never: str  # what it is that can be neither true nor false; "": it can
     _plain: Any = field(compare=False, repr=False)
     _mixing: Any = field(compare=False, repr=False)  # the same with arithmetic of ours; None: it has no arithmetic
 
@@ -69,6 +70,8 @@ class CelCondition:
 
     def judge(self, variables: Mapping[str, Any]) -> Verdict:
         """Whether it holds for variables by name.  Never raises."""
+        if self.never:
+            return Verdict(False, f"it is neither true nor false, but {self.never}")
         used = {name: variables[name] for name in self.names if name in variables}
         if self.weight and (values := _count(used.values())) ** self.weight > MAX_STEPS:
             return Verdict(False, f"these events hold {values} values, too many to go through")
@@ -130,12 +133,11 @@ def compile_condition(source: str, scope: Scope) -> CelCondition:
         raise ConditionError(error.reason, error.hint) from None
     _check_calls(tree)
     names = frozenset(_check_names(tree, scope, frozenset()))
-    if kind := _not_boolean(tree):
-        raise ConditionError(f"the expression is {kind}, where true or false is needed", "compare it with something")
     sized, mixed = rewritten(source, tree)
     if bracket_depth(mixed or sized) > MAX_DEPTH:
         raise ConditionError(f"more than {MAX_DEPTH} calculations inside each other", "calculate in a flow")
-    return CelCondition(source, names, _weight(tree), tree, _compile(sized), _compile(mixed) if mixed else None)
+    compiled = _compile(sized), _compile(mixed) if mixed else None
+    return CelCondition(source, names, _weight(tree), tree, _not_boolean(tree), *compiled)
 
 
 def compile_if(
@@ -145,7 +147,11 @@ def compile_if(
     if source is None:
         return None, []
     try:
-        return compile_condition(source, scope), []
+        found = compile_condition(source, scope)
+        if not found.never:
+            return found, []
+        message = f"`if` is {found.never}, neither true nor false: it never holds"
+        return found, [document.problem(path, message, "compare it with something", severity="warning")]
     except ConditionError as error:
         return None, [document.problem(path, error.reason, error.hint)]
 

@@ -15,6 +15,7 @@ from penstock.automations.actions import OWNER, Known
 from penstock.automations.collecting import garbage_waits
 from penstock.automations.cycles import Placed, circles
 from penstock.automations.documents import Document, read
+from penstock.automations.event_schemas import Schemas
 from penstock.automations.examples import problems_of_examples
 from penstock.automations.messages import show, unknown_key, validate
 from penstock.automations.problems import Path, Problem, RuleFilesError, did_you_mean
@@ -78,13 +79,16 @@ class RuleSet:
         return next((rule for rule in self.rules if rule.key == (namespace, name)), None)
 
 
-def load(paths: Iterable[str | FilePath] | str | FilePath, *, flows: Flows | None = None) -> RuleSet:
+def load(
+    paths: Iterable[str | FilePath] | str | FilePath, *, flows: Flows | None = None, schemas: Schemas | None = None
+) -> RuleSet:
     """Rules of files and of directories (searched for *.yaml and *.yml, hidden ones left out).
 
     flows: the registered flows; None: unknown, so that each `run` is a warning.
+    schemas: the JSON Schema of `data` by event type, as far as it is known.
     """
     texts, problems = read_texts(paths)
-    found = load_texts(texts, flows=flows)
+    found = load_texts(texts, flows=flows, schemas=schemas)
     return _with_problems(found, problems)
 
 
@@ -107,9 +111,9 @@ def read_texts(paths: Iterable[str | FilePath] | str | FilePath) -> tuple[dict[s
     return texts, problems
 
 
-def load_texts(texts: Mapping[str, str], *, flows: Flows | None = None) -> RuleSet:
+def load_texts(texts: Mapping[str, str], *, flows: Flows | None = None, schemas: Schemas | None = None) -> RuleSet:
     """Rules of texts by file name; the order of the mapping says nothing."""
-    loader = _Loader(flows)
+    loader = _Loader(flows, schemas or {})
     with garbage_waits():
         for file in sorted(texts):
             loader.read(file, texts[file])
@@ -133,6 +137,7 @@ class _Loader:
     """First everything is read, so that references may point forward; then they are followed."""
 
     flows: Flows | None
+    schemas: Schemas
     problems: list[Problem] = field(default_factory=list)
     things: dict[str, dict[tuple[str, str], Any]] = field(default_factory=lambda: {section: {} for section in SECTIONS})
     told: dict[tuple[str, str, str], tuple[str, int]] = field(
@@ -252,7 +257,7 @@ class _Loader:
         def names(section: str) -> frozenset[str]:
             return frozenset(name for kind, space, name in self.told if kind == section and space == namespace)
 
-        return Known(names("channels"), names("users"), names("groups"), self.flows, names("automations"))
+        return Known(names("channels"), names("users"), names("groups"), self.flows, names("automations"), self.schemas)
 
     def _check_thing(self, section: str, value: Any, document: Document, path: Path, namespace: str) -> None:
         """What a model cannot see: exactly one of two keys, and references to people."""

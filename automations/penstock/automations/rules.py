@@ -8,9 +8,11 @@ from typing import Any
 
 from penstock.automations import models
 from penstock.automations.actions import Compiler, Known, Step
+from penstock.automations.conditions import CelCondition
 from penstock.automations.decision import when_digest
 from penstock.automations.documents import Document
 from penstock.automations.durations import format_duration
+from penstock.automations.event_schemas import problems_of_fields
 from penstock.automations.flow_control import compile_stages
 from penstock.automations.messages import salvage, validate
 from penstock.automations.problems import Path, Problem
@@ -91,6 +93,8 @@ def compile_automation(
     trigger = triggers.compile(model.when, (*path, "when"))
     stages, problems = compile_stages(model, around.defaults, around.vars, document, path)
     problems = [*triggers.problems, *problems, *compiler.problems]
+    if isinstance(stages.condition, CelCondition):
+        problems += problems_of_fields(stages.condition, trigger.types, known.schemas, document, (*path, "if"))
     if any(problem.severity == "error" for problem in problems):
         return None, problems
     line, _ = document.position((*path, "name"))

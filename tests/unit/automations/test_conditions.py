@@ -106,6 +106,10 @@ def test_whole_numbers_divide_alike_whether_or_not_a_fraction_stands_beside_them
         ("event.data.n / 0 > 1", "a division by zero"),
         ("event.data.celsius / 0 > 1", "a division by zero"),
         ("event.data.n", "it is neither true nor false, but the number 9"),
+        ("1 + 2", "it is neither true nor false, but a calculation"),
+        ("'yes'", "it is neither true nor false, but text"),
+        ("event.data.ok ? [1] : true", "it is neither true nor false, but a list"),
+        ("event", "it is neither true nor false, but all of `event`"),
         ("event.data.ok && event.data.n", "`event.data.n` (the number 9) is neither true nor false"),
         ("timestamp(event.time).getHours('Nowhere') == 1", "`getHours`: no such time zone, or no time"),
         ("9223372036854775807 + event.data.n > 1", "a number is too large"),
@@ -145,8 +149,6 @@ def test_what_cannot_be_told_does_not_hold_and_says_why(source: str, error: str)
             "the regular expression of `matches` must be written out",
             "write it as text",
         ),
-        ("1 + 2", "the expression is a calculation, where true or false is needed", "compare it with something"),
-        ("event", "the expression is all of `event`, where true or false is needed", "compare it with something"),
     ],
 )
 def test_what_can_never_work_is_refused(source: str, reason: str, hint: str) -> None:

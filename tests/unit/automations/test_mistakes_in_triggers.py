@@ -122,7 +122,8 @@ MISTAKES = [
     (
         "{schedule: {rrule: FREQ=DAILY;COUNT=3}}",
         30,
-        "`rrule`: COUNT cannot be used here; write UNTIL, or name the days under `calendar: {only: […]}`",
+        "`rrule`: COUNT cannot be used here; it needs a start: `DTSTART:20260301T090000`,"
+        " and the rule in the next line",
         "",
     ),
     ("{event: a, order: event-time}", 29, '`order` cannot be the text "event-time"', "did you mean `event_time`?"),

@@ -107,7 +107,8 @@ def test_defaults_of_a_file_and_what_a_rule_says_instead() -> None:
     assert (found.stages.limits[0].span, found.stages.mode, found.grace) == (5 * MINUTE, "single", 3 * SECOND)
     assert found.order_event_time
     here = loaded("{absent: {event: a}, within: 1m, order: arrival}", "    limit: 2/1m\n    mode: parallel\n", top).rule
-    assert (here.stages.limits, here.stages.mode) == ((forms.Limit(2, MINUTE),), "parallel")
+    assert here.stages.limits == (forms.Limit(1, 5 * MINUTE, "cooldown"), forms.Limit(2, MINUTE))
+    assert here.stages.mode == "parallel"
     assert not here.order_event_time
 
 

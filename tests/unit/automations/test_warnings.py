@@ -29,6 +29,13 @@ WARNINGS = [
         "add e.g. `count: 3`, or remove `within`",
     ),
     (
+        rule(more="    if: event.data.total + 1\n"),
+        5,
+        9,
+        "`if` is a calculation, neither true nor false: it never holds",
+        "compare it with something",
+    ),
+    (
         rule("{event: 'order.*'}"),
         4,
         26,

@@ -43,6 +43,9 @@ def check(
     flows: Annotated[
         list[str] | None, typer.Option(metavar="MODULE", help="where the flows are: a module or a .py file")
     ] = None,
+    schemas: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="JSON Schemas of the events' data: TYPE.json, one for each type")
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="against what is in force; RULES is one directory then")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -53,7 +56,8 @@ def check(
     if live:
         _check_live(paths, as_json=as_json)
         return
-    found = load(paths, flows=_schemas(flows) if flows else None)
+    known = _event_schemas(schemas) if schemas else None
+    found = load(paths, flows=_schemas(flows) if flows else None, schemas=known)
     _tell(found.problems, as_json=as_json)
     if found.errors:
         raise typer.Exit(1)
@@ -214,6 +218,24 @@ def _schemas(modules: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
     found = {}
     for name, loaded in library.flows.items():
         found[name] = found[f"{loaded.module}:{name}"] = loaded.schema
+    return found
+
+
+def _event_schemas(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """The JSON Schema of `data` by event type.  Raises CommandError."""
+    from penstock.services.cli.client import CommandError
+
+    if not folder.is_dir():
+        raise CommandError(f"{folder}: there is no such directory")
+    found: dict[str, Mapping[str, Any]] = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            schema = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CommandError(f"{file}: is no JSON Schema: {error}") from None
+        if not isinstance(schema, dict):
+            raise CommandError(f"{file}: is no JSON Schema: it must be an object")
+        found[file.stem] = schema
     return found
 
 
