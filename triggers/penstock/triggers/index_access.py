@@ -106,8 +106,9 @@ def worth(where: Where) -> Worth:
 def by_values(fields: tuple[Field, ...], slots: Mapping[str, int]) -> Access:
     """A rule found by the tuple of values of its exact fields; by the bare value where it is one field."""
     where = tuple([slots[field.path] for field in fields])
-    keys = fields[0].exact if len(fields) == 1 else product(*(field.exact for field in fields))
-    return Access(tuple([(where, key) for key in keys]), fields, True)
+    if len(fields) == 1:
+        return Access(tuple([(where, key) for key in fields[0].exact]), fields, True)
+    return Access(tuple([(where, key) for key in product(*[field.exact for field in fields])]), fields, True)
 
 
 def shape(plain: list[Field]) -> tuple[Field, ...]:
@@ -221,7 +222,7 @@ def _rank_of_wildcard(wildcard: op.Wildcard) -> int:
         return 100
     if is_simple(wildcard):
         return 40 + min(longest, 20) if longest else 0
-    where, key = tables.pieces_of(wildcard)[0]
+    where, key = next(tables.pieces_of(wildcard))
     return 28 + 2 * len(key) if where == "gram" else 40 + min(len(key), 20)
 
 
@@ -264,8 +265,10 @@ def spread_of(fields: Iterable[Field]) -> int:
     """In how many places a rule lies when found by these fields; the same by whatever way."""
     count = 1
     for field in fields:
-        if not field.plain or len(field.exact) > 1:
-            count *= len(field.exact) if field.plain else sum(1 for _ in places(field))
+        if field.plain:
+            count *= len(field.exact)
+        elif len(field.predicates) > 1 or field.exact or field.absent or isinstance(field.predicates[0], op.Range):
+            count *= sum(1 for _ in places(field))
     return count
 
 
@@ -300,7 +303,7 @@ def _places(predicate: op.Predicate) -> list[tuple[str, object]]:
         case op.Wildcard(parts=(first, last)) if not first or not last:
             return [("prefix", first) if first else ("suffix", last)]
         case op.Wildcard():
-            return [tables.pieces_of(predicate)[0]]
+            return [next(tables.pieces_of(predicate))]
         case op.Block():
             return [("block", (predicate.first, predicate.bits))]
         case op.Range():

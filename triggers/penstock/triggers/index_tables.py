@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from typing import Any, Final
 
 from penstock.triggers import operators as op
@@ -195,25 +196,32 @@ class Grams(_Sized):
                 found += [bucket for piece in pieces if (bucket := buckets.get(piece)) is not None]
 
 
-def pieces_of(wildcard: op.Wildcard) -> list[tuple[str, str]]:
+def pieces_of(wildcard: op.Wildcard) -> Iterator[tuple[str, str]]:
     """The tables and keys under any one of which a wildcard with two literals or more may be kept, the best first."""
     parts = wildcard.parts
     ends = [("prefix", parts[0]), ("suffix", parts[-1])]
-    ends.sort(key=lambda end: -len(end[1]))
-    long = [end for end in ends if len(end[1]) >= _SHORTEST]
-    short = [end for end in ends if 0 < len(end[1]) < _SHORTEST]
-    words = [
+    if len(parts[-1]) > len(parts[0]):
+        ends.reverse()
+    yield from (end for end in ends if len(end[1]) >= _SHORTEST)
+    yield from _words_of(parts)
+    length = min(_GRAM, max(map(len, parts)))
+    if length:
+        grams = [part[at : at + length] for part in parts for at in range(len(part) - length + 1)]
+        yield from (("gram", piece) for piece in grams[:16])
+    yield from (end for end in ends if 0 < len(end[1]) < _SHORTEST)
+
+
+def _words_of(parts: tuple[str, ...]) -> list[tuple[str, str]]:
+    """What stands behind a delimiter in the literals of a wildcard, a few of the longest."""
+    found = [
         (f"word{delimiter}", word[:_WORD])
-        for part in parts
         for delimiter in DELIMITERS
+        for part in parts
         if delimiter in part
         for word in part.split(delimiter)[1:]
         if len(word) >= _SHORTEST
     ]
-    words.sort(key=lambda word: -len(word[1]))
-    length = min(_GRAM, max(map(len, parts)))
-    grams = [part[at : at + length] for part in parts for at in range(len(part) - length + 1)] if length else []
-    return [*long, *words[:4], *(("gram", piece) for piece in grams[:16]), *short]
+    return sorted(found, key=lambda word: -len(word[1]))[:4] if len(found) > 1 else found
 
 
 class Addresses(Table):

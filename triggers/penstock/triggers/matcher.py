@@ -171,6 +171,8 @@ class Matcher:
                 if field.path not in self._slots:
                     self._slots[field.path] = len(self._slots)
                     self._view = None
+                if field.plain and type(next(iter(field.exact))) is str and len(field.exact) == 1:
+                    continue  # most fields, so that loading many rules is quick
                 if field.path not in self._exact and not _CONFUSED.isdisjoint(tokens_of(field)):
                     self._exact.add(field.path)
                     self._view = None
