@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock.events.errors import PenstockError
+from penstock.services.database.clock import Skew
 from penstock.services.database.prepared import DRIVER_ERRORS, Prepared, Row, as_sqlalchemy, driver_of, finish
 
 Result = TypeVar("Result")
@@ -67,6 +68,7 @@ class Database:
         self._writer, self._reader = writer, reader
         self._abandoned_after = abandoned_after
         self.is_sqlite = writer.dialect.name == "sqlite"
+        self.skew = Skew()  # measured by whoever renews leases
         self._turn = asyncio.Lock()  # SQLite: whose turn it is on the one write connection
         self._group: list[tuple[Operation[Any], asyncio.Future[Any]]] = []
         self._flusher: asyncio.Task[None] | None = None

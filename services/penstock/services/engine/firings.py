@@ -24,7 +24,7 @@ from penstock.services.dead_letters import Origin, dead_letter
 from penstock.services.engine.compiled import CompiledRules
 from penstock.services.engine.decisions import firing_row
 from penstock.services.engine.dispatch import next_turn
-from penstock.services.engine.effects import Effects, FlowPools, flows_of, wall_clock
+from penstock.services.engine.effects import Effects, FlowPools, flows_of
 from penstock.services.engine.ownership import Lane, Ownership, hold
 from penstock.services.engine.relay import Relay
 
@@ -167,7 +167,7 @@ class Firings:
 
     async def _drive(self, effects: Effects, value: Firing, told: AnyFact) -> Firing:
         rules = await self._rules.get(value.revision)
-        return effects.drive(value, told, wall_clock(), rules.automations[value.automation])
+        return effects.drive(value, told, self._database.skew.now(), rules.automations[value.automation])
 
     async def _effects(self, connection: AsyncConnection, lane: Lane, firings: Iterable[Firing]) -> Effects:
         needed: set[str] = set()

@@ -101,6 +101,7 @@ class Ownership:
     async def balance(self) -> None:
         """One round: renew what is ours, forget what is lost, take what is free, offer what is too much."""
         async with self._database.begin() as connection:
+            await self._database.skew.measure(connection)
             await self._greet(connection)
             kept = await self._renew(connection)
             members = await self._members(connection)
