@@ -18,6 +18,7 @@ MAX_FIRINGS = 256  # kept of one child; beyond it those in the middle go, so tha
 
 Choice: TypeAlias = tuple[Fired, ...]  # one firing each of different children, in order of event time
 Kept: TypeAlias = tuple[Firings, ...]  # by child, each in order of event time
+New: TypeAlias = list[tuple[int, Fired]]  # firings just put in, with the number of their child
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class CompositeMachine:
     within: int | None
     keep: int
     budget: int
-    choose: Callable[[Kept, int | None, Instant], Choice]
+    choose: Callable[[Kept, int | None, New], Choice]
     at_once: bool = False
     first_only: bool = False
 
@@ -105,9 +106,7 @@ class CompositeMachine:
             fired += [(index, each) for each in _fired(firings)]
         return tuple(states), fired, changed
 
-    def _taken(
-        self, kept: Kept, firings: list[tuple[int, Fired]], moment: Moment, due: Instant | None
-    ) -> tuple[Kept, Fired | None]:
+    def _taken(self, kept: Kept, firings: New, moment: Moment, due: Instant | None) -> tuple[Kept, Fired | None]:
         """The firings put beside the others, and the composite's own, which empties its state."""
         if not firings:
             return kept, None
@@ -116,13 +115,13 @@ class CompositeMachine:
             return kept, Fired(new.time, moment.number, new.events, due)
         lowest = min(each.time for _, each in firings)
         kept = self._with(self._pruned(kept, min(lowest, moment.now)), firings)
-        choice = self.choose(kept, self.within, lowest)
+        choice = self.choose(kept, self.within, firings)
         if not choice:
             return kept, None
         time = max(each.time for each in choice)
         return self._nothing(), Fired(time, moment.number, joined(each.events for each in choice), due)
 
-    def _with(self, kept: Kept, firings: list[tuple[int, Fired]]) -> Kept:
+    def _with(self, kept: Kept, firings: New) -> Kept:
         found = list(kept)
         for index, new in firings:
             plain = Fired(new.time, new.number, within_budget(new.events, self.budget))
@@ -162,20 +161,37 @@ class CompositeMachine:
         return ((),) * len(self.children)
 
 
-def in_sequence(kept: Kept, within: int | None, lowest: Instant) -> Choice:
+def in_sequence(kept: Kept, within: int | None, new: New) -> Choice:
     """The earliest firing of each child, each after the one before, no event in two of them; () if there is none.
 
-    lowest: of the firings just put in, the earliest time: a choice holds one of them.
+    new: a choice holds one of these.
     """
-    if not all(kept):
+    if not all(kept) or not any(_has_room(kept, index, each) for index, each in new):
         return ()
     search = _Search(kept)
-    start = 0 if within is None else bisect_left(kept[0], lowest - within, key=_time)
-    for first in kept[0][start:]:
+    earliest = -NEVER if within is None else min(each.time for _, each in new) - within
+    for first in kept[0][bisect_left(kept[0], earliest, key=_time) :]:
         found = search.continued((first,), NEVER if within is None else first.time + within)
         if found or search.patience <= 0:
             return found
     return ()
+
+
+def _has_room(kept: Kept, index: int, new: Fired) -> bool:
+    """Whether there are firings of the steps before it before it, and of those after it behind it: a quick look."""
+    place = new.place
+    for step in range(index - 1, -1, -1):
+        before = bisect_left(kept[step], place, key=_place)
+        if before == 0:
+            return False
+        place = kept[step][before - 1].place
+    place = new.place
+    for step in range(index + 1, len(kept)):
+        behind = bisect_left(kept[step], (place[0], place[1] + 1), key=_place)
+        if behind == len(kept[step]):
+            return False
+        place = kept[step][behind].place
+    return True
 
 
 class _Search:
@@ -219,11 +235,11 @@ class Different:
 
     n: int
 
-    def __call__(self, kept: Kept, within: int | None, lowest: Instant) -> Choice:
-        """The choice, in order of event time, or ().  lowest: as for `in_sequence`."""
+    def __call__(self, kept: Kept, within: int | None, new: New) -> Choice:
+        """The choice, in order of event time, or ().  new: as for `in_sequence`."""
         if sum(1 for each in kept if each) < self.n:
             return ()
-        horizon = -NEVER if within is None else lowest - within
+        horizon = -NEVER if within is None else min(each.time for _, each in new) - within
         starts = {one.time for each in kept for one in each if one.time >= horizon}
         for start in sorted(starts):
             found = self._from(kept, start, None if within is None else start + within)
