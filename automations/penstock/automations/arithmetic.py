@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from penstock.automations.diagnosis import kind_of
 from penstock.automations.expressions import Node
 
+MAX_TEXT = 64 << 10  # bytes of a text that a regular expression is looked for in
 _NAMES = {"+": "__add", "-": "__subtract", "*": "__multiply", "/": "__divide", "%": "__remainder"}
 _WORDS = {"+": "added", "-": "subtracted", "*": "multiplied", "/": "divided", "%": "divided"}
 _INT64 = range(-(2**63), 2**63)
@@ -118,6 +119,7 @@ def _in_zone(read: Callable[[datetime], int]) -> Callable[[Any, Any], Any]:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "__length": _length,
+    "__too_long": lambda text: Failed(),
     "getFullYear": _in_zone(lambda moment: moment.year),
     "getMonth": _in_zone(lambda moment: moment.month - 1),
     "getDate": _in_zone(lambda moment: moment.day),
@@ -132,7 +134,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def rewritten(source: str, tree: Node) -> tuple[str, str | None]:
-    """The source with `size` counting characters, and the same with arithmetic of ours (None: it has none)."""
+    """The source with `size` counting characters and bounded `matches`, and the same with arithmetic of ours (None: it
+    has none)."""
     mixes = any(node.kind == "binary" and node.value in _NAMES for node in tree.walk())
     return _written(source, tree, mix=False), _written(source, tree, mix=True) if mixes else None
 
@@ -145,6 +148,9 @@ def _written(source: str, node: Node, *, mix: bool) -> str:
     if node.kind == "call" and node.value == "size" and not _sized(node.children[0]):
         inner = _written(source, node.children[0], mix=mix)
         return f"(type({inner}) == string ? __length({inner}) : size({inner}))"
+    if node.kind == "call" and node.value == "matches":
+        text, pattern = (_written(source, child, mix=mix) for child in node.children)
+        return f"(size({text}) > {MAX_TEXT} ? __too_long({text}) : ({text}).matches({pattern}))"
     pieces, place = [], node.start
     for child in node.children:
         pieces += [source[place : child.start], _written(source, child, mix=mix)]

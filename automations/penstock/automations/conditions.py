@@ -16,7 +16,7 @@ from typing import Any
 
 import cel
 
-from penstock.automations.arithmetic import FUNCTIONS, Mixing, rewritten
+from penstock.automations.arithmetic import FUNCTIONS, MAX_TEXT, Mixing, rewritten
 from penstock.automations.compiling import check_attribute
 from penstock.automations.diagnosis import explain_mismatch, explain_missing, shown
 from penstock.automations.documents import Document
@@ -28,7 +28,7 @@ from penstock.events.errors import PenstockError
 from penstock.triggers.conditions import Context, Verdict
 
 MAX_STEPS = 10_000_000  # of a macro in the worst case, by the number of values that it may look at
-MAX_REPEAT = 1_000  # repetitions that a regular expression may count
+MAX_REPEAT = 100  # repetitions that a regular expression may count: its cost is that of the text times these
 
 _TYPES = frozenset(["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"])
 _METHODS: Mapping[str, tuple[int, ...]] = {  # the numbers of arguments, the object among them
@@ -302,6 +302,8 @@ def _first_sentence(error: BaseException) -> str:
     if isinstance(error, OverflowError):
         return "a number is too large"
     text = str(error).split("\n")[0]
+    if "__too_long" in text:
+        return f"a text of more than {MAX_TEXT} bytes is not searched by `matches`"
     if "Failed to Value" in text:  # arithmetic.Failed: a part of a time in a zone
         return text.split("'")[1].join("``") + ": no such time zone, or no time"
     return re.sub(r"^Function '(\w+)' error: ", r"`\1`: ", text).split(". ")[0].rstrip(".")[:200]

@@ -8,7 +8,7 @@ they repeat in autumn is due the first time only, unless no hour is named (`*`, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,6 +21,7 @@ from penstock.events.instants import Instant, to_datetime, to_instant
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _TRIES = 20_000  # due times that a calendar may refuse one after the other
+_SHIFT = timedelta(hours=3)  # more than clocks are ever set forward
 _LAST = to_instant(datetime(9998, 12, 31, tzinfo=UTC))  # nothing is due later
 
 
@@ -101,7 +102,8 @@ def next_of_cron(cron: str, timezone: str, after: Instant) -> Instant | None:
 
 def _next_of_rrule(text: str, timezone: str, after: Instant) -> Instant | None:
     zone = ZoneInfo("UTC" if counts_real_time(text) else timezone)
-    local: datetime | None = to_datetime(after).astimezone(zone).replace(tzinfo=None)
+    # From a little before: a time that the clocks skip is due later than they show it.
+    local: datetime | None = to_datetime(after).astimezone(zone).replace(tzinfo=None) - _SHIFT
     while local is not None:
         local = next_local(text, local)
         if local is not None and (found := to_instant(local.replace(tzinfo=zone))) > after:

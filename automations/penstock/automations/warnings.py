@@ -19,6 +19,7 @@ def warnings(model: models.AutomationModel, rule: forms.Rule, document: Document
     found = []
     for trigger, place in _triggers(model.when, (*path, "when")):
         found += [*_of_window(trigger, document, place), *_of_lateness(trigger, rule, document, place)]
+    found += _of_keys(rule.trigger, document, (*path, "when"))
     if model.when.grace and not any(isinstance(each, forms.Absent) for each in forms.triggers(rule.trigger)):
         message, hint = "`grace` changes nothing without `absent`", "remove it"
         found.append(document.problem((*path, "when", "grace"), message, hint, at="key", severity="warning"))
@@ -26,6 +27,22 @@ def warnings(model: models.AutomationModel, rule: forms.Rule, document: Document
         message = "this trigger never resolves; only `metric`, and `absent` without `after`, do"
         found.append(document.problem((*path, "on_resolve"), message, "remove `on_resolve`", at="key"))
     return found
+
+
+def _of_keys(trigger: forms.Trigger, document: Document, path: Path) -> list[Problem]:
+    """Children whose keys can never be equal: what has no events has the key null."""
+    joined = [each for each in forms.triggers(trigger) if isinstance(each, forms.Sequence) or _needs_several(each)]
+    for each in joined:
+        below = forms.children(each)
+        keyed = any(leaf.per for child in below for leaf in forms.leaves_of(child))
+        if keyed and any(isinstance(child, forms.Schedule) for child in below):
+            message = "a `schedule` has the key null, so it never comes together with events that have a `per`"
+            return [document.problem(path, message, "remove `per`, or the schedule", severity="warning")]
+    return []
+
+
+def _needs_several(trigger: forms.Trigger) -> bool:
+    return isinstance(trigger, forms.AtLeast) and trigger.n == len(trigger.of) > 1
 
 
 def resolves(trigger: forms.Trigger) -> bool:

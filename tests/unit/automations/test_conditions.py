@@ -196,6 +196,15 @@ def test_the_deepest_expression_fits_into_a_small_stack(source: str) -> None:
     assert len(found) == 1
 
 
+def test_a_long_text_is_not_searched() -> None:
+    source = "event.data.text.matches('a{90}b')"
+    assert not judged(source, {"text": "a" * 65_536}).error
+    error = "a text of more than 65536 bytes is not searched by `matches`"
+    assert judged(source, {"text": "a" * 65_537}) == Verdict(False, error)
+    assert judged("event.data.missing.matches('a')").error == "`event.data.missing` is missing"
+    assert judged("event.data.n.matches('a')").error
+
+
 def test_a_macro_does_not_go_through_more_than_it_can() -> None:
     numbers = {"list": list(range(5_000))}
     assert judged("event.data.list.map(x, x).size() > 1", numbers).error.endswith("too many to go through")

@@ -106,6 +106,13 @@ def _bases(times: DueTimes, after: int, until: int) -> list[int]:
     return found
 
 
+def test_a_skipped_time_is_due_once_from_wherever_it_is_asked() -> None:
+    times = DueTimes(rrule="FREQ=DAILY;BYHOUR=2;BYMINUTE=30", timezone="America/New_York")
+    skipped = to_instant(datetime(2027, 3, 14, 7, 30, tzinfo=UTC))  # 02:30 is 03:30 that day
+    assert [times.next_after(skipped - before) for before in (1, HOUR, 12 * HOUR)] == [skipped] * 3
+    assert times.next_after(skipped) == skipped + 23 * HOUR
+
+
 @settings(deadline=None)
 @given(
     MOMENTS, st.sampled_from(["FREQ=DAILY;BYHOUR=2;BYMINUTE=30", "FREQ=WEEKLY;INTERVAL=3", "FREQ=MINUTELY;INTERVAL=7"])

@@ -32,6 +32,12 @@ RISKS = [
     ),
     ("{event: a, grace: 5s}", 22, "`grace` changes nothing without `absent`", "remove it"),
     (
+        "{all: [{event: a, per: subject}, {schedule: {every: 1h}}]}",
+        11,
+        "a `schedule` has the key null, so it never comes together with events that have a `per`",
+        "remove `per`, or the schedule",
+    ),
+    (
         "{any: [{event: a, within: 5m}, {event: b}]}",
         29,
         "`within` changes nothing without `count`",
@@ -62,6 +68,8 @@ def test_a_rule_at_risk_is_told_with_a_remedy(when: str, column: int, message: s
         "{absent: {event: a}, within: 20s, order: event_time}",
         "{absent: {event: a}, within: 31s}",
         "{sequence: [{event: a}, {event: b}]}",
+        "{all: [{event: a}, {schedule: {every: 1h}}]}",
+        "{any: [{event: a, per: subject}, {schedule: {every: 1h}}]}",
     ],
 )
 def test_what_is_at_no_risk_is_no_warning(when: str) -> None:
