@@ -141,7 +141,7 @@ class CompositeMachine:
         if len(firings) > MAX_FIRINGS:
             half = MAX_FIRINGS // 2
             firings = (*firings[:half], *firings[1 - half :])
-        return _lighter(firings, self.budget)
+        return _lighter(firings, self.budget // 2)
 
     def _pruned(self, kept: Kept, now: Instant) -> Kept:
         """Without what is too old for any firing that may still come."""
@@ -257,17 +257,26 @@ class Different:
 
 
 def _lighter(firings: Firings, budget: int) -> Firings:
-    """The newest events' bodies, as far as the budget goes; then the identities alone."""
-    size = sum(len(event.body) + 64 for each in firings for event in each.events)
-    if size <= budget:
-        return firings
-    kept: list[Fired] = []
-    left = budget - sum(64 * len(each.events) for each in firings)
+    """The newest events with their bodies, as far as so many bytes go; the others without."""
+    place = len(firings)
     for each in reversed(firings):
-        left -= sum(len(event.body) for event in each.events)
-        bare = each if left >= 0 else Fired(each.time, each.number, tuple(one.without_body() for one in each.events))
-        kept.append(bare)
-    return tuple(reversed(kept))
+        for event in each.events:
+            budget -= len(event.body)
+        if budget < 0:
+            break
+        place -= 1
+    if place == 0:
+        return firings
+    bare = [_bare(each) for each in firings[:place]]
+    return (*bare, *firings[place:])
+
+
+def _bare(fired: Fired) -> Fired:
+    """The same without the bodies of its events."""
+    for event in fired.events:
+        if event.body:
+            return Fired(fired.time, fired.number, tuple(one.without_body() for one in fired.events))
+    return fired
 
 
 def _fired(firings: Firings) -> list[Fired]:
