@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,15 @@ class Rig:
 
     async def apply(self, text: str, flows: Sequence[str] = ()) -> int:
         """Make these rules the ones in force, and register flows by name.  Returns the revision."""
+        return await self.apply_files({"rules.yaml": text}, flows)
+
+    async def apply_files(self, files: Mapping[str, str], flows: Sequence[str] = ()) -> int:
+        """As `apply`, for several files."""
         ns = self.context.settings.namespace
         values = {
             "namespace": ns,
-            "digest": str(hash(text)),
-            "files": json.dumps({"rules.yaml": text}),
+            "digest": str(hash(frozenset(files.items()))),
+            "files": json.dumps(dict(files)),
             "actor": "test",
         }
         async with self.context.database.begin() as connection:

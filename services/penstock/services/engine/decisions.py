@@ -57,7 +57,10 @@ class Decisions:
     ) -> frozenset[str]:
         """Store those that are new, and begin their firings.  Returns the hints to give after the commit."""
         note(connection, [each.decision for each in made if each.decision.kind == "suppressed"])
-        chosen = {each.id: each for each in made if each.decision.kind != "suppressed"}
+        chosen: dict[str, Made] = {}
+        for each in made:
+            if each.decision.kind != "suppressed":
+                chosen.setdefault(each.id, each)  # the first of one cause counts
         begun = {id_: (each, _firing(id_, each, rules.revision)) for id_, each in chosen.items()}
         rows = [_decision_row(each, before) for each, before in begun.values()]
         new = {row["id"] for row in await _store.many(connection, rows)}
