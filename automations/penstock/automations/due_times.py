@@ -22,6 +22,7 @@ from penstock.events.instants import Instant, to_datetime, to_instant
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _TRIES = 20_000  # due times that a calendar may refuse one after the other
 _SHIFT = timedelta(hours=3)  # more than clocks are ever set forward
+_STEP, _NONE = timedelta(microseconds=1), timedelta(0)
 _LAST = to_instant(datetime(9998, 12, 31, tzinfo=UTC))  # nothing is due later
 
 
@@ -102,8 +103,7 @@ def next_of_cron(cron: str, timezone: str, after: Instant) -> Instant | None:
 
 def _next_of_rrule(text: str, timezone: str, after: Instant) -> Instant | None:
     zone = ZoneInfo("UTC" if counts_real_time(text) else timezone)
-    # From a little before: a time that the clocks skip is due later than they show it.
-    local: datetime | None = to_datetime(after).astimezone(zone).replace(tzinfo=None) - _SHIFT
+    local: datetime | None = _wall(after, zone).replace(tzinfo=None)
     while local is not None:
         local = next_local(text, local)
         if local is not None and (found := to_instant(local.replace(tzinfo=zone))) > after:
@@ -120,20 +120,23 @@ def _trigger(line: str, timezone: str) -> Any:
 
 
 def _next_of_line(line: str, timezone: str, after: Instant) -> Instant | None:
-    trigger, real_time = _trigger(line, timezone), line.split()[1].startswith("*")
-    while True:
-        # In instants: adding to a local time would be arithmetic on the wall clock.
-        found: datetime | None = trigger.get_next_fire_time(None, to_datetime(after + 1))
-        if found is None:
-            return None
-        if real_time or not _repeated(found):
-            return to_instant(found)
-        after = to_instant(found)
+    if line.split()[1].startswith("*"):  # real time; in instants: adding to a local time would be wall-clock arithmetic
+        found: datetime | None = _trigger(line, timezone).get_next_fire_time(None, to_datetime(after + 1))
+        return None if found is None else to_instant(found)
+    zone = ZoneInfo(timezone)
+    wall = _wall(after, zone)
+    while (wall := _trigger(line, "UTC").get_next_fire_time(None, wall + _STEP)) is not None:
+        due = to_instant(wall.replace(tzinfo=zone))  # of a time shown twice the first; of a skipped one what it became
+        if due > after:
+            return due
+    return None
 
 
-def _repeated(moment: datetime) -> bool:
-    """Whether the clocks have shown this local time before."""
-    return moment.fold == 1 and moment.utcoffset() != moment.replace(fold=0).utcoffset()
+def _wall(moment: Instant, zone: ZoneInfo) -> datetime:
+    """What the clocks show, as if it were UTC; from before the gap where they have just been set forward."""
+    local, before = to_datetime(moment).astimezone(zone), to_datetime(moment - _SHIFT // _STEP).astimezone(zone)
+    ahead = (local.utcoffset() or _NONE) > (before.utcoffset() or _NONE)
+    return local.replace(tzinfo=UTC, fold=0) - (_SHIFT if ahead else _NONE)
 
 
 @lru_cache(maxsize=4_096)

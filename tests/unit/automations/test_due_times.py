@@ -106,11 +106,34 @@ def _bases(times: DueTimes, after: int, until: int) -> list[int]:
     return found
 
 
-def test_a_skipped_time_is_due_once_from_wherever_it_is_asked() -> None:
-    times = DueTimes(rrule="FREQ=DAILY;BYHOUR=2;BYMINUTE=30", timezone="America/New_York")
+@pytest.mark.parametrize("said", [{"rrule": "FREQ=DAILY;BYHOUR=2;BYMINUTE=30"}, {"cron": "30 2 * * *"}])
+def test_a_skipped_time_is_due_once_from_wherever_it_is_asked(said: dict[str, str]) -> None:
+    times = DueTimes(timezone="America/New_York", **said)  # type: ignore[arg-type]  # texts only
     skipped = to_instant(datetime(2027, 3, 14, 7, 30, tzinfo=UTC))  # 02:30 is 03:30 that day
     assert [times.next_after(skipped - before) for before in (1, HOUR, 12 * HOUR)] == [skipped] * 3
     assert times.next_after(skipped) == skipped + 23 * HOUR
+
+
+def test_every_time_of_a_skipped_hour_is_due() -> None:
+    times = DueTimes(cron="*/20 2,3 * * *", timezone="America/New_York")
+    expected = ["07:00", "07:20", "07:40"]  # 02:00 and 03:00 fall together
+    assert due(times, "2027-03-14T00:00:00Z", 3) == [f"2027-03-14T{at}:00Z" for at in expected]
+    assert due(times, "2027-03-14T07:40:00Z", 1) == ["2027-03-15T06:00:00Z"]
+
+
+CRONS = st.sampled_from(["30 2 * * *", "*/20 1,2,3 * * *", "*/15 * * * *", "0 */2 * * *", "5 3 1 * 0", "30 1 * * sun"])
+ZONES = st.sampled_from(["America/New_York", "Europe/Vienna", "Australia/Lord_Howe", "UTC", "Asia/Kathmandu"])
+
+
+@settings(deadline=None)
+@given(MOMENTS, CRONS, ZONES)
+def test_the_next_of_a_cron_line_is_the_same_from_anywhere_before(after: int, cron: str, zone: str) -> None:
+    times = DueTimes(cron=cron, timezone=zone)
+    first = times.next_after(after)
+    assert first is not None
+    assert first > after
+    assert times.next_after((after + first) // 2) == first
+    assert times.next_after(first - 1) == first
 
 
 @settings(deadline=None)
