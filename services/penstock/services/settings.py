@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"  # where HTTP listens: loopback unless told otherwise
     port: int = Field(default=4180, ge=0, le=65535)  # 0: any free one
+    trusted_proxies: PathList = ()  # addresses or networks: their X-Forwarded-Proto and -For are believed
     api_url: str = ""  # where the CLI finds the API; default: http://host:port
     api_key: SecretStr = SecretStr("")  # the CLI's and the emitting client's key
 
@@ -51,10 +53,17 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_json: bool = False
 
-    @field_validator("rules", "flows", mode="before")
+    @field_validator("rules", "flows", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ip_network(each, strict=False)  # its ValueError says what is wrong
+        return value
 
     @property
     def url(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 import uvicorn
@@ -38,7 +38,8 @@ class ApiService:
         publisher = GroupPublisher(self._context.bus)
         listener = listen(self._context.settings)
         self.address = _address(listener)
-        server = _Server(make_app(self._context, publisher, self.watcher), started)
+        proxies = self._context.settings.trusted_proxies
+        server = _Server(make_app(self._context, publisher, self.watcher), proxies, started)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         watching = asyncio.create_task(self.watcher.run())
         try:
@@ -57,7 +58,7 @@ class ApiService:
 class _Server(uvicorn.Server):
     """uvicorn without its own hands on signals: whoever runs the services handles those."""
 
-    def __init__(self, app: object, started: Callable[[], None]) -> None:
+    def __init__(self, app: object, proxies: Sequence[str], started: Callable[[], None]) -> None:
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]  # any ASGI application
             http="httptools",
@@ -65,6 +66,8 @@ class _Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=bool(proxies),  # else everybody on this machine could say that it came by https
+            forwarded_allow_ips=list(proxies),
             timeout_graceful_shutdown=_GRACE,
         )
         super().__init__(config)
