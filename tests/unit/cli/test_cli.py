@@ -182,7 +182,8 @@ def test_approvals_are_listed_approved_and_told_when_late(running: Running, pens
     assert "Reroute truck/7?" in penstock("approvals", "list")[1]
     assert json.loads(penstock("approvals", "list", "--json")[1])[0]["id"] == "a1"
     code, out, _ = penstock("approvals", "approve", "a1", "--comment", "go")
-    assert (code, out.startswith("a1: approved")) == (0, True)
+    assert (code, out.splitlines()[0]) == (0, "a1: Reroute truck/7?")
+    assert out.splitlines()[1].startswith("a1: approved")
     code, _, err = penstock("approvals", "reject", "a1")
     assert code == 1
     assert "already approved by user/owner" in err
@@ -190,6 +191,17 @@ def test_approvals_are_listed_approved_and_told_when_late(running: Running, pens
     found = json.loads(penstock("approvals", "list", "--status", "all", "--json")[1])[0]
     assert (found["votes"][0]["channel"], found["votes"][0]["comment"]) == ("cli", "go")
     assert penstock("approvals", "approve", "none")[0] == 1
+
+
+def test_a_vote_carries_what_was_seen(running: Running, penstock: Any) -> None:
+    running.do(ask(running.api.context.database, approvers=("user/owner",)))
+    seen = json.loads(penstock("approvals", "show", "a1")[1])["shown"]
+    assert seen
+    code, _, err = penstock("approvals", "approve", "a1", "--shown", "another")
+    assert (code, "what you saw is not what is asked now" in err) == (1, True)
+    assert json.loads(penstock("approvals", "show", "a1")[1])["status"] == "pending"
+    code, out, _ = penstock("approvals", "approve", "a1", "--shown", seen)
+    assert (code, out.startswith("a1: approved")) == (0, True)
 
 
 async def _insert(running: Running, table: sa.Table, **row: Any) -> None:

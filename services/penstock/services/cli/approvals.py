@@ -1,4 +1,4 @@
-"""`penstock approvals list|approve|reject`"""
+"""`penstock approvals list|show|approve|reject`"""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 Comment = Annotated[str | None, typer.Option(help="why; it stands in the audit log")]
+
+ShownDigest = Annotated[
+    str | None,
+    typer.Option(
+        help="`shown` of what you have read (list --json, show): refused if it is another by now", metavar="DIGEST"
+    ),
+]
 
 
 @app.command("list")
@@ -29,19 +36,38 @@ def list_(
 
 
 @app.command()
-def approve(id_: Annotated[str, typer.Argument(metavar="ID")], comment: Comment = None) -> None:
-    """Approve: what waits goes on, once as many have approved as are needed."""
-    _decide(id_, "approve", comment)
+def show(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """One approval with its votes, as JSON; `shown` is the digest that `--shown` takes."""
+    from penstock.services.cli.client import connect
+    from penstock.services.cli.output import print_json
+
+    print_json(connect().get(f"approvals/{id_}"))
 
 
 @app.command()
-def reject(id_: Annotated[str, typer.Argument(metavar="ID")], comment: Comment = None) -> None:
+def approve(
+    id_: Annotated[str, typer.Argument(metavar="ID")], comment: Comment = None, shown: ShownDigest = None
+) -> None:
+    """Approve: what waits goes on, once as many have approved as are needed."""
+    _decide(id_, "approve", comment, shown)
+
+
+@app.command()
+def reject(
+    id_: Annotated[str, typer.Argument(metavar="ID")], comment: Comment = None, shown: ShownDigest = None
+) -> None:
     """Reject: what waits ends as rejected."""
-    _decide(id_, "reject", comment)
+    _decide(id_, "reject", comment, shown)
 
 
-def _decide(id_: str, decision: str, comment: str | None) -> None:
+def _decide(id_: str, decision: str, comment: str | None, shown: str | None) -> None:
+    """The vote carries the digest of what was seen: of what this prints, or of what the caller has read before."""
     from penstock.services.cli.client import connect
 
-    found = connect().post(f"approvals/{id_}/decision", {"decision": decision, "comment": comment})
+    api = connect()
+    if shown is None:
+        seen = api.get(f"approvals/{id_}")
+        shown = seen["shown"]
+        print(f"{id_}: {seen['ask']}")
+    found = api.post(f"approvals/{id_}/decision", {"decision": decision, "comment": comment, "shown": shown or None})
     print(f"{found['id']}: {found['status']} ({found['message']})")
