@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from penstock.triggers import index_numbers as numbers
 from penstock.triggers import index_tables as tables
 from penstock.triggers import operators as op
 from penstock.triggers.fields import Field
@@ -76,9 +77,9 @@ _TABLES: Final[dict[str, Callable[[], tables.Table]]] = {
     "gram": tables.Grams,
     "address": tables.Addresses,
     "block": tables.Blocks,
-    "cell": tables.Cells,
-    "above": lambda: tables.Thresholds(below=False),
-    "below": lambda: tables.Thresholds(below=True),
+    "cell": numbers.Cells,
+    "above": lambda: numbers.Thresholds(below=False),
+    "below": lambda: numbers.Thresholds(below=True),
     "present": tables.Presence,
     "absent": tables.Table,  # asked by the node itself, when there is no leaf
 }
@@ -229,7 +230,7 @@ def _rank_of_wildcard(wildcard: op.Wildcard) -> int:
 def _rank_of_range(bounds: op.Range) -> int:
     if bounds.form[0] == "=":
         return 90
-    if tables.cells_of(bounds, 1):
+    if numbers.cells_of(bounds, 1):
         return 45
     return 10 if len(bounds.form) == 2 else 0
 
@@ -242,11 +243,11 @@ def _ways(field: Field, slot: int) -> Iterator[Access]:
             yield Access((((slot, name), key),), (field,), False)
         return
     if isinstance(only, op.Range) and only.form[0] != "=":
-        for coarse in tables.GRIDS:
-            cells = tables.cells_of(only, coarse)
+        for coarse in numbers.GRIDS:
+            cells = numbers.cells_of(only, coarse)
             if cells is not None:
                 yield Access(tuple([((slot, "cell"), cell) for cell in cells]), (field,), False)
-        if tables.cells_of(only, 1) is not None:
+        if numbers.cells_of(only, 1) is not None:
             return
     yield Access(tuple(((slot, name), key) for name, key in places(field)), (field,), is_precise(field))
 
@@ -277,7 +278,7 @@ def is_precise(field: Field) -> bool:
     for predicate in field.predicates:
         if isinstance(predicate, op.Wildcard) and not is_simple(predicate):
             return False
-        if isinstance(predicate, op.Range) and predicate.form[0] != "=" and tables.cells_of(predicate, 1) is not None:
+        if isinstance(predicate, op.Range) and predicate.form[0] != "=" and numbers.cells_of(predicate, 1) is not None:
             return False
     return True
 
@@ -314,8 +315,8 @@ def _places(predicate: op.Predicate) -> list[tuple[str, object]]:
 def _range_places(bounds: op.Range) -> list[tuple[str, object]]:
     if bounds.form[0] == "=":
         return [("value", bounds.form[1])]
-    for coarse in tables.GRIDS:
-        cells = tables.cells_of(bounds, coarse)
+    for coarse in numbers.GRIDS:
+        cells = numbers.cells_of(bounds, coarse)
         if cells is not None:
             return [("cell", cell) for cell in cells]
     if bounds.form[0] in ("<", "<="):

@@ -53,7 +53,7 @@ BEGINS: Final = 3  # a text
 ENDS: Final = 4
 SAME: Final = 5  # a text of ASCII in lower case; the leaf's letter case does not count
 TESTS: Final = 6  # a predicate or field
-CONTAINS: Final = 7  # a text; for wildcards, of which the rest is checked afterwards
+CONTAINS: Final = 7  # a text
 EQUALS: Final = 8  # a token
 HOLDS: Final = 9  # nothing is left to check; only as a rule's first check
 
@@ -107,15 +107,26 @@ def way(field: Field) -> tuple[int, Any]:
 
 
 def checks(fields: Iterable[Field], slots: Mapping[str, int]) -> tuple[Any, ...]:
-    """Slot, way and `wanted` of all fields; of a wildcard its longest literal goes before."""
+    """Slot, way and `wanted` of all fields."""
     found: list[Any] = []
     for field in fields:
         slot = slots[field.path]
         kind, wanted = way(field)
         if kind == TESTS and type(wanted) is Wildcard:
-            found += slot, CONTAINS, max(wanted.parts, key=len)
-        found += slot, kind, wanted
+            found += _checks_of(slot, wanted)
+        else:
+            found += slot, kind, wanted
     return tuple(found)
+
+
+def _checks_of(slot: int, wildcard: Wildcard) -> tuple[Any, ...]:
+    """The checks of a wildcard: before the whole, one literal that is seldom there, other than its beginning."""
+    parts = wildcard.parts
+    if len(parts) == 3 and not parts[0] and not parts[2]:
+        return slot, CONTAINS, parts[1]
+    if len(parts) > 2:
+        return slot, CONTAINS, max(parts[1:-1], key=len), slot, TESTS, wildcard
+    return (slot, ENDS, parts[-1], slot, TESTS, wildcard) if parts[-1] else (slot, TESTS, wildcard)
 
 
 def members_of(few: Few) -> Iterable[Member]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from itertools import chain, product
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from penstock.triggers.fields import Branch, Field
 from penstock.triggers.index_access import (
     Access,
     Place,
     Where,
     accesses,
     is_group,
-    is_precise,
-    rank,
-    spread_of,
     table_for,
     worth,
 )
@@ -31,9 +27,9 @@ from penstock.triggers.index_buckets import (
     Member,
     check,
     check_any,
-    checks,
     members_of,
 )
+from penstock.triggers.index_rule import Rule, reopened
 from penstock.triggers.index_tables import Found, Table
 from penstock.triggers.operators import ABSENT
 
@@ -41,69 +37,7 @@ MAX_GROUPS: Final = 24  # sets of exact fields looked up one after the other; a 
 MAX_LEVELS: Final = 24  # nodes below nodes
 _RARELY: Final = 1 / 64  # odds at which a place is good enough to look for no better one
 _NOTHING: Final[frozenset[int]] = frozenset()
-
-
-class Rule:
-    """A branch on its way into or out of the index: what is left to know, and in how many places it lies."""
-
-    __slots__ = ("_member", "branch", "checked", "key", "slots", "spread", "unused")
-
-    def __init__(
-        self,
-        key: Hashable,
-        branch: Branch,
-        slots: dict[str, int],
-        unused: tuple[Field, ...],
-        checked: tuple[Field, ...] = (),
-        spread: int = 1,
-    ) -> None:
-        self.key, self.branch, self.slots, self.unused, self.checked = key, branch, slots, unused, checked
-        self.spread = spread
-        self._member: Member | None = None
-
-    def left(self) -> bool:
-        """Whether there is anything left to check."""
-        return bool(self.unused or self.checked)
-
-    def found_by(self, access: Access) -> Rule:
-        """The same rule once it was found by some of its fields."""
-        used = access.used
-        unused = () if len(used) == len(self.unused) else tuple([each for each in self.unused if each not in used])
-        checked = self.checked if access.known else self.checked + used
-        return Rule(self.key, self.branch, self.slots, unused, checked, self.spread * spread_of(used))
-
-    def member(self) -> Member:
-        """The rule among others; one object, wherever it is put."""
-        if self._member is None:
-            self._member = self._member_for(self._fields())
-        return self._member
-
-    def _fields(self) -> tuple[Field, ...]:
-        fields = self.unused + self.checked
-        return tuple(sorted(fields, key=rank, reverse=True)) if len(fields) > 1 else fields
-
-    def _member_for(self, fields: tuple[Field, ...]) -> Member:
-        if not fields:
-            return 0, HOLDS, None, (self.key, (), self.branch)
-        slot, kind, wanted, *more = checks(fields, self.slots)
-        return slot, kind, wanted, (self.key, tuple(more), self.branch)
-
-    def name(self) -> tuple[Hashable, int]:
-        return self.key, id(self.branch)
-
-    def is_in(self, bucket: Bucket | None) -> bool:
-        """Whether the rule lies in a bucket."""
-        if bucket is None:
-            return False
-        if isinstance(bucket, tuple):
-            return any(map(self.is_member, members_of(bucket)))
-        if isinstance(bucket, Hit):
-            return bucket.branch is self.branch and bucket.key == self.key
-        return bucket.has(self)
-
-    def is_member(self, member: Member) -> bool:
-        key, _, branch = member[3]
-        return branch is self.branch and key == self.key
+Lookup: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]  # the key of an event, and its bucket
 
 
 def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int]) -> Bucket:
@@ -113,7 +47,7 @@ def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int
             return bucket + rule.member()
         node = Node(level, consumed)
         for member in members_of(bucket):
-            node.add(_reopened(member, rule.slots, consumed))
+            node.add(reopened(member, rule.slots, consumed))
         node.add(rule)
         return node
     if bucket is None:
@@ -134,17 +68,6 @@ def removed(bucket: Bucket, rule: Rule) -> Bucket | None:
         bucket.remove(rule)
         return bucket if bucket.size else None
     return None
-
-
-def _reopened(member: Member, slots: dict[str, int], consumed: frozenset[int]) -> Rule:
-    """The rule that a member stands for, in a bucket to which the fields at some slots have led."""
-    _, kind, _, (key, _, branch) = member
-    if kind == HOLDS:
-        return Rule(key, branch, slots, ())
-    used = [field for field in branch if slots[field.path] in consumed]
-    unused = tuple([field for field in branch if slots[field.path] not in consumed])
-    checked = tuple([field for field in used if not is_precise(field)])
-    return Rule(key, branch, slots, unused, checked, spread_of(used))
 
 
 def _load(bucket: Bucket | None) -> int:
@@ -176,6 +99,7 @@ class Node:
         "lacking",
         "lookups",
         "more",
+        "quick",
         "rest",
         "size",
     )
@@ -188,7 +112,8 @@ class Node:
         self.further = False  # whether there are these or finders
         # what readers use of the tables: replaced as a whole when a table comes or goes
         self.groups: tuple[tuple[Where, Table], ...] = ()
-        self.lookups: tuple[tuple[Callable[[Any], Any], Callable[[Any], Bucket | None]], ...] = ()  # of the groups
+        self.lookups: tuple[Lookup, ...] = ()  # of the groups
+        self.quick: tuple[Lookup, ...] = ()  # the same where `values` is a tuple
         self.finders: tuple[tuple[int, Callable[[Any, Found], None]], ...] = ()
         self.lacking: tuple[tuple[int, Table], ...] = ()
         self._level = level
@@ -384,6 +309,7 @@ class Node:
         rows = [*self._tables.items()]
         self.groups = tuple((where, table) for where, table in rows if is_group(where))
         self.lookups = tuple((itemgetter(*where), table.buckets.get) for where, table in self.groups)
+        self.quick = tuple((_cutting(where), table.buckets.get) for where, table in self.groups)
         self.lacking = tuple((where[0], table) for where, table in rows if where[-1] == "absent")
         self.finders = tuple(
             (where[0], table.find) for where, table in rows if not is_group(where) and where[-1] != "absent"
@@ -394,6 +320,13 @@ class Node:
         """Say whether there is more than exact fields to look at."""
         self.more = bool(self.keys or self.rest or self.lacking)
         self.further = self.more or bool(self.finders)
+
+
+def _cutting(slots: tuple[int, ...]) -> Callable[[Any], Any]:
+    """The values at some slots of a tuple; neighbours are cut out, which is quicker, above all where they are all."""
+    if len(slots) > 1 and slots == (*range(slots[0], slots[0] + len(slots)),):
+        return itemgetter(slice(slots[0], slots[-1] + 1))
+    return itemgetter(*slots)
 
 
 def enter(bucket: Bucket, values: Any, keys: Keys) -> None:

@@ -13,7 +13,8 @@ from penstock.triggers.explaining import Explanation, explain
 from penstock.triggers.flattening import Node as Paths
 from penstock.triggers.flattening import flatten, tree
 from penstock.triggers.index_buckets import Choices, Keys, tokens_of
-from penstock.triggers.index_node import Node, Rule, enter
+from penstock.triggers.index_node import Node, enter
+from penstock.triggers.index_rule import Rule
 from penstock.triggers.operators import ABSENT, FALSE, TRUE, token
 from penstock.triggers.pattern import Pattern
 
@@ -118,7 +119,7 @@ class Matcher:
                 values = view.pick(view.decode(body))
                 if view.settle is not None:
                     values = view.settle(values, body)
-                for pick, get in root.lookups:  # as root.collect(values, keys), without the call
+                for pick, get in root.quick:  # as root.collect(values, keys), without the call
                     bucket = get(pick(values))
                     if bucket is not None:
                         enter(bucket, values, keys)
