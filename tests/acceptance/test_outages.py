@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 from tests.support.fleet import Fleet
-from tests.support.load import Load, over_http, over_the_bus
+from tests.support.load import Load, Send, events, over_http, over_the_bus
 from tests.support.services.kafka import GivenKafka, Kafka
 from tests.support.services.postgres import GivenPostgres, PostgresServer
 
-from penstock.events import AsyncEmitter, bus
+from penstock.events import AsyncEmitter, Event, bus
 from penstock.services.database import tables
 
 ALL = ("api", "engine", "scheduler", "sensors", "notifier", "worker")
@@ -35,6 +35,20 @@ async def seen(fleet: Fleet) -> set[str]:
     """The events whose decision was carried out."""
     mappings = [json.loads(record.value) for record in await fleet.rig.records(bus.EVENTS)]
     return {each["subject"] for each in mappings if each["type"] == "load.seen"}
+
+
+async def told_or_delivered(fleet: Fleet, emit: Load) -> None:
+    """Straight onto the bus: what `emit` acknowledged is there once, and what is not there it has told as an error."""
+    there = Counter(
+        each["id"]
+        for record in await fleet.rig.records(bus.EVENTS)
+        if (each := json.loads(record.value))["source"] == "/emit"
+    )
+    assert emit.acknowledged <= set(there) <= emit.acknowledged | emit.refused
+    assert {there[id_] for id_ in emit.acknowledged} == {1}
+    assert bool(emit.refused) == bool(emit.errors)
+    for error in emit.errors:
+        assert error.startswith("Bus"), error  # BusError, or a kind of it, which says what to look at
 
 
 async def survive(fleet: Fleet, outages: list[Callable[[], None]], services: Sequence[str] = ("api", "engine")) -> None:
@@ -66,6 +80,7 @@ async def survive(fleet: Fleet, outages: list[Callable[[], None]], services: Seq
     assert set(counted.values()) == {1}
     assert set(counted) <= acknowledged | refused
     assert await seen(fleet) == set(counted)
+    await told_or_delivered(fleet, loads[1])
     for error in loads[0].errors:
         assert error.startswith("503"), error
     for process in fleet.processes:
@@ -81,6 +96,28 @@ async def test_nothing_acknowledged_is_missing_after_kafka_went_away(
         kafka.start()
 
     await survive(fleet, [outage])
+
+
+async def test_emitting_onto_a_dead_bus_is_an_error_and_works_once_it_is_back(
+    fleet: Fleet, kafka: Kafka | GivenKafka
+) -> None:
+    await fleet.rig.context.bus.ensure_topic(bus.EVENTS, 3)
+    async with AsyncEmitter(fleet.environment["PENSTOCK_BUS_URL"], timeout=5) as emitter:
+        send = over_the_bus(emitter)
+        before, during, after = (events(3, "emit", first=first) for first in (0, 3, 6))
+        assert await send(before) == ""
+        await asyncio.to_thread(kafka.kill)
+        try:
+            assert (await send(during)).startswith("Bus")
+        finally:
+            await asyncio.to_thread(kafka.start)
+        await fleet.rig.until(lambda: _sent(send, after), what="the bus to take events again")
+    there = {json.loads(record.value)["id"] for record in await fleet.rig.records(bus.EVENTS)}
+    assert {event.id for event in (*before, *after)} <= there
+
+
+async def _sent(send: Send, batch: list[Event]) -> bool:
+    return await send(batch) == ""
 
 
 @pytest.mark.parametrize("how", ["restart", "kill"])
