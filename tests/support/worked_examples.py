@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 
 from penstock.automations import RuleSet, load_texts
 from penstock.events.instants import format_instant
-from penstock.triggers.simulation import instant_of, simulate
+from penstock.triggers import simulate
+from penstock.triggers.simulation import instant_of
 
 OWN = Path(__file__).parents[1] / "unit/automations/timelines"
 SHARED = Path(__file__).parents[3] / "shared/cases/timelines"  # a clone has none
@@ -36,7 +37,7 @@ class Timeline:
     def simulated(self) -> list[dict[str, Any]]:
         """The decisions of the library, as JSON."""
         until = instant_of(self.until) if self.until else None
-        return [each.to_mapping() for each in simulate((rule.rule for rule in self.loaded().rules), self.events, until)]
+        return [each.to_mapping() for each in simulate(self.loaded(), self.events, until)]
 
     def differences(self, got: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
         """What is missing and what is too much, both empty where all is well."""
