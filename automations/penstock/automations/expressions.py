@@ -150,7 +150,7 @@ class _Parser:
     def _refuse(self, wanted: str) -> NoReturn:
         token = self._next
         if token is self._end:
-            raise ExpressionError(f"ends where {wanted} is needed")
+            raise ExpressionError(f"the expression ends where {wanted} is needed")
         hint = f"write `{_MEANT[token.text]}`" if token.text in _MEANT else ""
         raise ExpressionError(f"`{token.text}` at character {token.start + 1}, where {wanted} is needed", hint)
 

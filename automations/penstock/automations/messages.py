@@ -11,6 +11,7 @@ from pydantic import BaseModel, Tag, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.automations.documents import Document
+from penstock.automations.durations import format_duration
 from penstock.automations.models import ACTIONS, LATER_ACTIONS, AutomationModel, Keys, When
 from penstock.automations.problems import Path, Problem, did_you_mean
 from penstock.automations.resources import DRIVERS, LATER_DRIVERS, LATER_PRESETS, PRESETS
@@ -206,7 +207,7 @@ def _words(each: ErrorDetails, name: str) -> tuple[str, str]:
     value, context, kind = each["input"], each.get("ctx", {}), each["type"]
     match kind:
         case "string_type":
-            return f"{name} must be text, not {show(value)}", f'quote it: "{value}"' if isinstance(
+            return f"{name} must be text, not {show(value)}", f'quote it: "{json.dumps(value)}"' if isinstance(
                 value, int | float
             ) else ""
         case "bool_type":
@@ -234,6 +235,8 @@ def _words(each: ErrorDetails, name: str) -> tuple[str, str]:
             return f"{name} is longer than {context['max_length']} characters", ""
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             bound = next(iter(context.values()))
+            if isinstance(value, str) and isinstance(bound, int):  # a duration, by its number of microseconds
+                bound = format_duration(bound)
             words = {
                 "greater_than": "more than",
                 "greater_than_equal": "at least",

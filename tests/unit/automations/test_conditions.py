@@ -132,7 +132,7 @@ def test_what_cannot_be_told_does_not_hold_and_says_why(source: str, error: str)
         ("secrets.X == 'a'", "a secret cannot stand in a condition", "compare secrets in a flow"),
         ("event.data.n = 9", "`=` at character 14 is no CEL", "write `==`"),
         ("true and false", "`and` at character 6, where an operator is needed", "write `&&`"),
-        ("event.data.n >", "ends where a value is needed", ""),
+        ("event.data.n >", "the expression ends where a value is needed", ""),
         ("event.data.n == 'a", "the text that begins at character 17 does not end", ""),
         (" ", "the expression is empty", "write e.g. `event.data.celsius > 8`"),
         ("event.subject.startWith('x')", "there is no function `startWith`", "did you mean `startsWith`?"),

@@ -69,6 +69,7 @@ MISTAKES = [
     (rule(more="    debounce: 5\n"), 5, 15, "`quiet`: 5 has no unit; write e.g. `5s` or `5m`", ""),
     (rule(more="    dedupe: {by: sbject, for: 1m}\n"), 5, 18, "an event has no `sbject`", "did you mean `subject`?"),
     (rule(more="    dedupe: {by: subject}\n"), 5, 13, "`for` is missing in `dedupe`", "add `for: …`"),
+    (rule(more="    if: true\n"), 5, 9, "`if` must be text, not `true`", 'quote it: "true"'),
     (rule(more="    if: evnt.id == 'x'\n"), 5, 9, "there is no variable `evnt` here", "did you mean `event`?"),
     (rule(more="    if: event.data.x =\n"), 5, 9, "`=` at character 14 is no CEL", "write `==`"),
     (

@@ -127,6 +127,7 @@ MISTAKES = [
         "",
     ),
     ("{event: a, order: event-time}", 29, '`order` cannot be the text "event-time"', "did you mean `event_time`?"),
+    ("{schedule: {every: 1ms}}", 30, "`every` must be at least 1s, not 1ms", ""),
     ("{absent: null, within: 5m}", 12, "`absent` has no value", "write one, or remove the key"),
 ]
 
