@@ -45,7 +45,8 @@ def _filter(automation: Automation) -> str:
     if not automation.event_types:
         return "looks at no event"
     types = " or ".join(f"`{each}`" for each in dict.fromkeys(automation.event_types))
-    return f"looks only at events of type {types} that match their `where`"
+    fields = {field.path for leaf in forms.leaves(automation.rule) for each in leaf.pattern.branches for field in each}
+    return f"looks only at events of type {types}" + (" that match `where`" if fields - {"type"} else "")
 
 
 def _dedupe(dedupe: forms.Dedupe | None) -> Stage:

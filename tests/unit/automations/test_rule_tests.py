@@ -128,6 +128,15 @@ def test_a_pipeline_tells_each_stage_with_its_values() -> None:
         assert part in text
 
 
+def test_a_filter_says_whether_there_is_a_where() -> None:
+    for where, text in (
+        ("", "of type `a` or `b.*`"),
+        (", where: {subject: x}", "of type `a` or `b.*` that match `where`"),
+    ):
+        (found,) = rules(rule(f"{{event: [a, b.*]{where}}}", then="[{emit: {type: x.y}}]")).rules
+        assert pipeline(found)[0].text == f"looks only at events {text}"
+
+
 @pytest.mark.parametrize(
     ("when", "text"),
     [
