@@ -18,6 +18,7 @@ MAX_TRIED: Final = 12  # fields with other operators that are thought of
 MAX_SPREAD: Final = 512  # places of one rule, where its lists multiply out over several levels
 # a table: the slots of a set of exact fields, or a slot and the name of an operator's table
 Where: TypeAlias = tuple[Any, ...]
+Groups: TypeAlias = Iterable[tuple[Where, object]]  # sets of exact fields, and their tables
 Place: TypeAlias = tuple[Where, object]  # a table, and the key in it
 
 
@@ -124,13 +125,12 @@ def shape(plain: list[Field]) -> tuple[Field, ...]:
     return tuple(sorted(chosen, key=_path))
 
 
-def accesses(
-    fields: tuple[Field, ...], slots: Mapping[str, int], groups: Iterable[Where], spread: int
-) -> Iterator[Access]:
+def accesses(fields: tuple[Field, ...], slots: Mapping[str, int], groups: Groups, spread: int) -> Iterator[Access]:
     """The ways to find a rule by some of its fields, the most promising first.
 
-    groups: sets of exact fields that there are and that may serve for a rule with more of them.  spread: in how many
-    places the rule lies already; ways with several more are left out where that would multiply out to too many.
+    groups: sets of exact fields that there are, with their tables, and that may serve for a rule with more of them.
+    spread: in how many places the rule lies already; ways with several more are left out where that would multiply out
+    to too many.
     """
     plain = [field for field in fields if field.plain]
     if plain:
@@ -146,14 +146,14 @@ def accesses(
                 yield access
 
 
-def _exact(plain: list[Field], slots: Mapping[str, int], groups: Iterable[Where], spread: int) -> Iterator[Access]:
+def _exact(plain: list[Field], slots: Mapping[str, int], groups: Groups, spread: int) -> Iterator[Access]:
     fields = shape(plain) if len(plain) > 1 else tuple(plain)
     if _fits(fields, spread):
         yield by_values(fields, slots)
     if len(plain) == 1:
         return
     at = {slots[field.path]: field for field in plain}
-    for group in groups:
+    for group, _ in groups:
         if 1 < len(group) < len(at) and at.keys() >= set(group):
             some = tuple([at[slot] for slot in group])
             if _tuples(some) <= MAX_TUPLES and _fits(some, spread):
@@ -197,24 +197,26 @@ def _rank_of(field: Field) -> int:
 
 
 def _rank(predicate: op.Predicate) -> int:
-    match predicate:
-        case op.Address():
-            return 100
-        case op.IgnoreCase(lowered=None) | op.BigInteger():
-            return 0
-        case op.IgnoreCase(where="whole"):
-            return 90
-        case op.Prefix(text=text) | op.Suffix(text=text) | op.IgnoreCase(text=text):
-            return 40 + min(len(text), 20) if text else 0
-        case op.Wildcard():
-            return _rank_of_wildcard(predicate)
-        case op.Range():
-            return _rank_of_range(predicate)
-        case op.Block():
-            return 50
-        case op.Present():
-            return 1
-    return 0
+    if isinstance(predicate, op.Range):
+        return _rank_of_range(predicate)
+    if isinstance(predicate, op.Prefix | op.Suffix):
+        return 40 + min(len(predicate.text), 20) if predicate.text else 0
+    if isinstance(predicate, op.Wildcard):
+        return _rank_of_wildcard(predicate)
+    if isinstance(predicate, op.IgnoreCase):
+        return _rank_of_caseless(predicate)
+    return _RANKS.get(type(predicate), 0)
+
+
+_RANKS: Final[dict[type, int]] = {op.Address: 100, op.Block: 50, op.Present: 1}
+
+
+def _rank_of_caseless(predicate: op.IgnoreCase) -> int:
+    if predicate.lowered is None:
+        return 0
+    if predicate.where == "whole":
+        return 90
+    return 40 + min(len(predicate.text), 20) if predicate.text else 0
 
 
 def _rank_of_wildcard(wildcard: op.Wildcard) -> int:

@@ -91,19 +91,18 @@ def way(field: Field) -> tuple[int, Any]:
         return (EQUALS, *field.exact) if len(field.exact) == 1 else (ONE_OF, field.exact)
     if len(field.predicates) != 1 or field.exact or field.absent:
         return TESTS, field
-    match field.predicates[0]:
-        case AnythingBut(values=values):
-            return NONE_OF, values
-        case Range(span=span, spanned=True):
-            return WITHIN, span
-        case Prefix(text=text):
-            return BEGINS, text
-        case Suffix(text=text):
-            return ENDS, text
-        case IgnoreCase(where="whole", lowered=str(text)):
-            return SAME, text
-        case other:
-            return TESTS, other
+    only = field.predicates[0]
+    if isinstance(only, Range):
+        return (WITHIN, only.span) if only.spanned else (TESTS, only)
+    if isinstance(only, Prefix):
+        return BEGINS, only.text
+    if isinstance(only, Suffix):
+        return ENDS, only.text
+    if isinstance(only, AnythingBut):
+        return NONE_OF, only.values
+    if isinstance(only, IgnoreCase) and only.where == "whole" and only.lowered is not None:
+        return SAME, only.lowered
+    return TESTS, only
 
 
 def checks(fields: Iterable[Field], slots: Mapping[str, int]) -> tuple[Any, ...]:

@@ -218,7 +218,7 @@ class Node:
         self._look_further()
 
     def _ways(self, rule: Rule) -> Iterable[Access]:
-        return accesses(rule.unused, rule.slots, [where for where, _ in self.groups], rule.spread)
+        return accesses(rule.unused, rule.slots, self.groups, rule.spread)
 
     def _choose(self, rule: Rule) -> Access | None:
         """The way by which a rule is found; None: it is checked for every event that comes here."""

@@ -36,7 +36,7 @@ class Rule:
         used = access.used
         unused = () if len(used) == len(self.unused) else tuple([each for each in self.unused if each not in used])
         checked = self.checked if access.known else self.checked + used
-        return Rule(self.key, self.branch, self.slots, unused, checked, self.spread * spread_of(used))
+        return Rule(self.key, self.branch, self.slots, unused, checked, self.spread * spread_of(used) if unused else 1)
 
     def member(self) -> Member:
         """The rule among others; one object, wherever it is put."""

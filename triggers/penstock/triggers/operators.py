@@ -247,7 +247,8 @@ class Range(Predicate, gc=False, eq=False):
     @property
     def spanned(self) -> bool:
         """Whether a comparison with `span` is enough: no whole number beyond 2^53 lies next to a bound."""
-        return all(abs(bound) < EXACT_INTEGER // 2 for bound in self.form[1::2])
+        form = self.form
+        return bool(abs(form[1]) < EXACT_INTEGER // 2 and abs(form[-1]) < EXACT_INTEGER // 2)
 
     @property
     def bottom(self) -> float:
