@@ -15,6 +15,7 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from penstock.automations.collecting import garbage_waits
 from penstock.automations.composing import Events, Mark, Place, Spot, UnreadableError, compose
 from penstock.automations.problems import Path, Problem
 
@@ -88,7 +89,8 @@ def read(file: str, text: str) -> tuple[Document | None, list[Problem]]:
     """The document and what is wrong with it as YAML; None where it cannot be read at all."""
     if len(text) > MAX_TEXT:
         return None, [Problem(file, 1, 1, f"{len(text)} characters in one file; at most {MAX_TEXT} are read. Split it")]
-    return _read_fast(file, text) or _read_slowly(file, text)
+    with garbage_waits():
+        return _read_fast(file, text) or _read_slowly(file, text)
 
 
 def _read_fast(file: str, text: str) -> tuple[Document | None, list[Problem]] | None:

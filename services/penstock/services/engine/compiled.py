@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from penstock.automations import Automation
+from penstock.automations.collecting import garbage_waits
 from penstock.events import bus
 from penstock.events.instants import Instant
 from penstock.services.engine.correlation import Place, home
@@ -86,9 +87,10 @@ class CompiledRules:
         if revision.id not in self._compiled:
             automations = {each.name: each for each in revision.rules.rules}
             matcher = Matcher()
-            for name, automation in automations.items():
-                for number, leaf in enumerate(leaves(automation.rule)):
-                    matcher.add((name, number), leaf.pattern)
+            with garbage_waits():
+                for name, automation in automations.items():
+                    for number, leaf in enumerate(leaves(automation.rule)):
+                        matcher.add((name, number), leaf.pattern)
             loading = tuple(each for each in automations.values() if each.rule.needs_loading)
             self._compiled[revision.id] = Compiled(revision.id, matcher, automations, revision.applied, loading)
         return self._compiled[revision.id]
