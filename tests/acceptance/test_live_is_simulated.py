@@ -12,6 +12,8 @@ from tests.support.live import Staged, play, staged, told
 from tests.support.rig import Rig, open_rig
 from tests.support.worked_examples import OWN, SHARED, Timeline, read_timeline, timelines
 
+from penstock.services.engine import stage_two
+
 CORE = Path(__file__).parents[1] / "unit/triggers/timelines"
 
 
@@ -22,6 +24,12 @@ def needs_loading(timeline: Timeline) -> bool:
 ALL = [read_timeline(path) for folder in (OWN, CORE, SHARED) for path in timelines(folder)]
 FROM_EVENTS = [each for each in ALL if not needs_loading(each)]
 FROM_LOADING = [each for each in ALL if needs_loading(each)]
+
+
+@pytest.fixture(autouse=True)
+def _clocks_are_stored_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that they can be looked at."""
+    monkeypatch.setattr(stage_two, "_SETTLE", 0.3)
 
 
 @pytest.fixture(params=["production", "embedded"])

@@ -49,6 +49,7 @@ def staged(timeline: Timeline) -> Staged:
     for each in rules["automations"]:
         each["name"] = f"{timeline.name}-{each['name']}"
         each.pop("tests", None)
+        each["shadow"] = True  # what it would emit would be stamped now, and move the clock
     events, arrivals, clock = [], [], 0
     for each in timeline.events:
         said = each.get("recordedtime") or each.get("time")

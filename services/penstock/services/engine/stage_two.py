@@ -41,6 +41,7 @@ _log = structlog.get_logger()
 _IDENTITIES = 24 * 3600 * 1_000_000  # microseconds for which a repeated (source, id) is recognised
 _IMMINENT = 3_000_000  # microseconds to the next timer from which on progress is told more often
 _HURRY_AGAIN = 1.0  # seconds between hints that it should be
+_SLICE = 600_000_000  # microseconds of the stream's time whose timers ring in one transaction
 _SETTLE = 10.0  # seconds after which a position moves although there was nothing but progress
 
 Origin = tuple[str, int]
@@ -161,7 +162,8 @@ class StageTwo:
     async def _ring(self, lane: Lane) -> None:
         """One transaction of timers: `dedupe` first, whose held events then go to their keys before these are rung."""
         memory, rules = self._memory[lane], await self._newest(lane)
-        clock = self._clock(memory)
+        # After a long outage in slices, so that no schedule has more to do than fits into a transaction.
+        clock = min(self._clock(memory), memory.due + _SLICE)
         async with self._database.begin() as connection:
             await hold(connection, lane)
             due = await self._states.due(connection, lane.partition, clock)
