@@ -71,9 +71,11 @@ def cells_of(bounds: op.Range, coarse: int) -> list[Any] | None:
 
     coarse: the steps are the powers of two of which the exponent is a multiple of it.
     """
-    bottom, top = bounds.bottom, bounds.top
+    if len(bounds.form) == 2:
+        return None
+    bottom, top = float(bounds.form[1]), float(bounds.form[3])
     width = top - bottom
-    exponent = -(-math.frexp(width)[1] // coarse) * coarse if math.isfinite(width) else _WIDEST + 1
+    exponent = -(-math.frexp(width)[1] // coarse) * coarse if width < math.inf else _WIDEST + 1
     if not _NARROWEST <= exponent <= _WIDEST:
         return None
     inverse = math.ldexp(1.0, -exponent)

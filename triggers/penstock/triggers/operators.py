@@ -240,8 +240,9 @@ class Range(Predicate, gc=False, eq=False):
 
     def test(self, value: object) -> bool:
         if type(value) is float or (type(value) is int and comparable(value)):
-            bottom, top = self.bottom, self.top
-            return bottom < value < top or (value == bottom and self.closed[0]) or (value == top and self.closed[1])
+            bottom, top, (with_bottom, with_top) = self.bottom, self.top, self.closed
+            above = value >= bottom if with_bottom else value > bottom
+            return above and (value <= top if with_top else value < top)
         return False
 
     @property

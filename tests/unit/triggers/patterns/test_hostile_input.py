@@ -198,6 +198,41 @@ def test_numbers_beyond_the_largest_double_are_in_no_range() -> None:
     assert matcher.match({"a": float("nan")}) == {1}
 
 
+def test_ranges_of_any_width_and_bounds_are_found() -> None:
+    largest = sys.float_info.max
+    forms: list[list[Any]] = [
+        [">=", -(10**308), "<", 10**308],
+        [">", -largest, "<=", largest],
+        [">", 0, "<", 5e-324],
+        [">=", 0, "<", 5e-324],
+        [">", 10**22, "<=", 2 * 10**22],
+        ["<", -largest],
+        [">=", largest],
+    ]
+    rules = [{"a": [{"numeric": form}]} for form in forms]
+    matcher = matcher_of(*rules)
+    for value in (
+        0,
+        0.0,
+        -0.0,
+        5e-324,
+        1e308,
+        -1e308,
+        largest,
+        -largest,
+        10**22,
+        10**22 + 2**21,
+        10**308,
+        1e23,
+        10**23,
+    ):
+        expected = {key for key, rule in enumerate(rules) if Pattern(rule).matches({"a": value})}
+        assert matcher.match({"a": value}) == expected
+        assert expected <= set(range(len(rules)))
+    assert matcher.match({"a": 0}) == {0, 1, 3}
+    assert matcher.match({"a": largest}) == {1, 6}
+
+
 def test_both_values_of_a_repeated_key_count_unless_keys_are_known_to_be_unique() -> None:
     pattern = Pattern({"data": {"kind": ["x"]}, "type": ["t"]})
     for body in (
