@@ -18,7 +18,6 @@ from penstock.services import hints as hint
 from penstock.services.context import Context
 from penstock.services.database import Database, clock, tables
 from penstock.services.database.records import write_audit
-from penstock.services.not_live import not_live_yet
 
 PATIENCE = 10.0  # seconds for the first worker to register its flows
 _LOOK = 0.2  # seconds between two looks for it
@@ -45,7 +44,7 @@ async def check(context: Context, files: Mapping[str, str], *, namespace: str) -
     """Check files against the flows that are registered (without any, what they `run` is a warning) and against what
     is in force: an edit of `when` is a warning, since the state of the rule starts anew."""
     registry = await registered_flows(context.database, namespace)
-    found, problems = _load(files, registry or None, namespace)
+    found, problems = await _load(files, registry or None, namespace)
     if any(problem.severity == "error" for problem in problems):
         return Refused(problems)
     live = await _live_rules(context.database, namespace)
@@ -66,11 +65,11 @@ async def apply(
     files: {name: text}.  patience: seconds to wait for the first registration of flows, where a rule runs one.
     """
     namespace = namespace or context.settings.namespace
-    found, problems = _load(files, None, namespace)
+    found, problems = await _load(files, None, namespace)
     if any(problem.severity == "error" for problem in problems):  # told with what is known of flows, without waiting
         return await check(context, files, namespace=namespace)
     registry = await _flows_for(context.database, namespace, found, patience)
-    found, problems = _load(files, registry, namespace)
+    found, problems = await _load(files, registry, namespace)
     if any(problem.severity == "error" for problem in problems):
         return Refused(problems)
     number, changed = await _write(context.database, files, actor, namespace)
@@ -96,7 +95,7 @@ async def _live_rules(database: Database, namespace: str) -> RuleSet:
     query = sa.select(row.c.files).where(row.c.namespace == namespace).order_by(row.c.id.desc()).limit(1)
     async with database.read() as connection:
         files = (await connection.execute(query)).scalar()
-    return load_texts(json.loads(files) if files else {})
+    return await asyncio.to_thread(load_texts, json.loads(files) if files else {})
 
 
 def _begins_anew(rule: Automation, live: Automation | None) -> Problem | None:
@@ -137,15 +136,23 @@ async def _has_its_worker(database: Database, namespace: str) -> bool:
 
 
 def _uses_flows(rules: RuleSet) -> bool:
-    return any(isinstance(step, RunStep) for rule in rules.rules for step in (*rule.then, *rule.on_error))
+    return any(
+        isinstance(step, RunStep) for rule in rules.rules for step in (*rule.then, *rule.on_resolve, *rule.on_error)
+    )
 
 
-def _load(
+async def _load(
+    files: Mapping[str, str], flows: Mapping[str, Mapping[str, Any]] | None, namespace: str
+) -> tuple[RuleSet, tuple[Problem, ...]]:
+    """In a thread: ten thousand rules take seconds, and whoever emits meanwhile must have an answer."""
+    return await asyncio.to_thread(_loaded, files, flows, namespace)
+
+
+def _loaded(
     files: Mapping[str, str], flows: Mapping[str, Mapping[str, Any]] | None, namespace: str
 ) -> tuple[RuleSet, tuple[Problem, ...]]:
     found = load_texts(files, flows=flows)
-    ahead = filter(None, map(not_live_yet, found.rules))
-    return found, tuple(sorted({*found.problems, *_foreign(files, namespace), *ahead}))
+    return found, tuple(sorted({*found.problems, *_foreign(files, namespace)}))
 
 
 def _foreign(files: Mapping[str, str], namespace: str) -> list[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from tests.support.api_harness import Harness, harness
 
+from penstock.automations import RuleSet, load_texts
 from penstock.services.database import clock, tables
 from penstock.services.rule_files import RulesWatcher
 from penstock.services.rules import Applied, Refused, apply, registered_flows
@@ -271,3 +273,18 @@ async def test_the_running_watcher_sees_a_change_by_itself(watched: Watched) -> 
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_others_are_answered_while_many_rules_are_read(api: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def slow(*args: Any, **options: Any) -> RuleSet:
+        assert answered.wait(20), "the loop stood still"
+        return load_texts(*args, **options)
+
+    monkeypatch.setattr("penstock.services.rules.load_texts", slow)
+    applying = asyncio.create_task(post(api, GOOD))
+    async with api.client(await api.key("viewer")) as client:
+        assert (await client.get(URL)).status_code == 200
+    answered.set()
+    assert (await applying).status_code == 200
