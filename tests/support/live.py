@@ -64,21 +64,15 @@ async def play(rig: Rig, timelines: Sequence[Staged], *, applied: Instant, parti
     """Publish all events in order of arrival, with an engine running, until its clock has passed every `until`."""
     await rig.context.bus.ensure_topic(bus.EVENTS, partitions, stamped_by_producer=True)
     await rig.apply_files({f"{each.timeline.name}.yaml": json.dumps(each.rules) for each in timelines})
-    await _was_applied(rig, applied)
+    await was_applied(rig, applied)
     moments = [pair for each in timelines for pair in zip(each.arrivals, each.events, strict=True)]
     end = max(each.until for each in timelines) + AFTER
     publisher = await rig.context.bus.publisher()
-    await publisher.publish([_record(at, event, partitions) for at, event in sorted(moments, key=lambda each: each[0])])
-    ticks = [{"specversion": "1.0", "id": f"end-{n}", "source": "/clock", "type": "clock"} for n in range(partitions)]
-    await publisher.publish(
-        [
-            Outgoing(topic=bus.EVENTS, partition=n, value=json.dumps(each).encode(), timestamp=end + MS)
-            for n, each in enumerate(ticks)
-        ]
-    )
+    await publisher.publish([arriving(at, event) for at, event in sorted(moments, key=lambda each: each[0])])
+    await publisher.publish(ticks(end, partitions))
     await publisher.close()
     await rig.start_engine()
-    await rig.until(lambda: _reached(rig, end), what="the clock of every match partition to pass the end")
+    await rig.until(lambda: reached(rig, end), what="the clock of every match partition to pass the end")
 
 
 async def told(rig: Rig, of: Staged) -> tuple[list[dict[str, Any]], dict[tuple[str, str], int]]:
@@ -104,20 +98,31 @@ async def told(rig: Rig, of: Staged) -> tuple[list[dict[str, Any]], dict[tuple[s
     return decisions, suppressed
 
 
-def _record(at: Instant, event: dict[str, Any], partitions: int) -> Outgoing:
+def ticks(at: Instant, partitions: int) -> list[Outgoing]:
+    """One event for each partition that moves its clock to `at`."""
+    events = [{"specversion": "1.0", "id": f"{at}-{n}", "source": "/clock", "type": "clock"} for n in range(partitions)]
+    return [
+        Outgoing(topic=bus.EVENTS, partition=n, value=json.dumps(each).encode(), timestamp=at + MS)
+        for n, each in enumerate(events)
+    ]
+
+
+def arriving(at: Instant, event: dict[str, Any]) -> Outgoing:
+    """An event's record.  at: when it arrives."""
     key = str(event.get("partitionkey") or event.get("subject") or event["source"])
     return Outgoing(topic=bus.EVENTS, key=key.encode(), value=json.dumps(event).encode(), timestamp=at)
 
 
-async def _was_applied(rig: Rig, at: Instant) -> None:
-    """The revision counts as applied then: schedules and watches begin with the first event."""
+async def was_applied(rig: Rig, at: Instant) -> None:
+    """The revision in force counts as applied then: schedules and watches begin with the first event."""
     async with rig.context.database.begin() as connection:
         await connection.execute(sa.update(tables.revision).values(created=at))
     del rig.context.rulebook._known[rig.context.rulebook.current.id]
     rig.context.rulebook.current = await rig.context.rulebook.get(rig.context.rulebook.current.id)
 
 
-async def _reached(rig: Rig, end: Instant) -> bool:
+async def reached(rig: Rig, end: Instant) -> bool:
+    """Whether every match partition's clock, as stored, has passed `end`, and nothing is due before it."""
     rows = await rig.rows(tables.progress, tables.progress.c.origin_topic == bus.EVENTS)
     due = await rig.rows(tables.state, tables.state.c.expires_at <= end)
     return len({row.partition for row in rows if row.at > end}) == bus.MATCH_PARTITIONS and not due

@@ -21,7 +21,8 @@ async def test_a_partition_lost_while_another_is_taken_is_still_known_to_the_rou
     context = rig.context
     ownership = Ownership(context.database, "engine-1", timedelta(seconds=3))  # owns nothing any more
     relay = Relay(context.database, context.bus, ownership, context.hints, 1_000)
-    rules, decisions = CompiledRules(context.rulebook), Decisions("default", FlowPools("default"))
+    rules = CompiledRules(context.rulebook)
+    decisions = Decisions("default", FlowPools("default"), context.database.skew)
     stage = StageTwo(context, ownership, rules, decisions, relay)
     lost, taken = Lane(MATCHES, 0, 1, 5, 0), Lane(MATCHES, 1, 1, 7, 0)
     await stage.taken(lost)

@@ -1,4 +1,4 @@
-"""Checking rules against what is in force: what starts anew, and what the live engine does not do yet."""
+"""Checking rules against what is in force: what starts anew."""
 
 from __future__ import annotations
 
@@ -41,19 +41,3 @@ async def test_an_edit_of_when_says_that_its_state_starts_anew(api: Harness) -> 
     assert await checked(api, COUNTED.replace("within: 5m", "within: 300s")) == []
     assert await checked(api, COUNTED.replace("order.seen", "order.counted")) == []
     assert await checked(api, COUNTED.replace("name: three", "name: another")) == []
-
-
-@pytest.mark.parametrize(
-    ("more", "named"),
-    [
-        ("    if: event.data.x > 1\n", "`if`"),
-        ("    cooldown: 5m\n", "`cooldown`"),
-        ("    dedupe: {by: subject, for: 1m}\n    mode: single\n", "`dedupe`, `mode`"),
-    ],
-)
-async def test_what_the_live_engine_does_not_do_yet_is_refused_by_name(api: Harness, more: str, named: str) -> None:
-    answer = await post(api, COUNTED + more, dry_run=False)
-    [problem] = answer.json()["problems"]
-    assert answer.status_code == 422
-    assert problem["message"] == f"`three` uses {named}, which the live engine does not do yet"
-    assert (problem["file"], problem["line"]) == ("a.yaml", 3)

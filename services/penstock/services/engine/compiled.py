@@ -12,7 +12,7 @@ from penstock.events.instants import Instant
 from penstock.services.engine.correlation import Place, home
 from penstock.services.rulebook import Revision, RuleBook
 from penstock.triggers import Matcher
-from penstock.triggers.forms import leaves
+from penstock.triggers.forms import Absent, leaves, triggers
 from penstock.triggers.keys import NO_KEY
 
 
@@ -46,6 +46,15 @@ class Compiled:
     def meanings(self) -> frozenset[tuple[str, str]]:
         """(name, digest of `when`) of every automation: whose states are kept."""
         return frozenset((each.name, each.when_digest) for each in self.automations.values())
+
+    @property
+    def watching(self) -> list[str]:
+        """The names of the automations that wait for an absence."""
+        return [
+            each.name
+            for each in self.automations.values()
+            if any(isinstance(trigger, Absent) for trigger in triggers(each.rule.trigger))
+        ]
 
     def loaded_in(self, partition: int) -> list[tuple[Automation, Place]]:
         """The automations whose schedules and watches run in this match partition."""

@@ -126,6 +126,13 @@ class Fold:
         """The automation was activated: its schedules and watches begin."""
         self._keep(automation, place, machine.load(automation.rule, place.key, self._of(place), at))
 
+    def lose(self, places: Iterable[Place], until: Instant) -> None:
+        """Events that arrived before were lost unread."""
+        for place in places:
+            automation = self._automation_of(place)
+            if automation is not None and not place.deduped:
+                self._keep(automation, place, machine.gap(automation.rule, place.key, self._of(place), until))
+
     def learn(self, states: Mapping[Place, AnyState]) -> None:
         """More stored states; those that have changed since are newer."""
         self._states = {**states, **self._states}

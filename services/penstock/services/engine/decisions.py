@@ -21,7 +21,7 @@ from penstock.services.database.tables import decision, firing
 from penstock.services.engine import dispatch
 from penstock.services.engine.compiled import Compiled
 from penstock.services.engine.dispatch import Made
-from penstock.services.engine.effects import Effects, FlowPools, flows_of, wall_clock
+from penstock.services.engine.effects import Effects, FlowPools, flows_of
 from penstock.services.engine.ownership import Lane
 from penstock.services.engine.suppressions import note
 from penstock.triggers.evidence import Evidence
@@ -49,8 +49,8 @@ _keep = inserting(
 class Decisions:
     """Writes decisions within the transaction of the batch that made them."""
 
-    def __init__(self, namespace: str, pools: FlowPools) -> None:
-        self._namespace, self._pools = namespace, pools
+    def __init__(self, namespace: str, pools: FlowPools, skew: clock.Skew) -> None:
+        self._namespace, self._pools, self._skew = namespace, pools, skew
 
     async def write(
         self, connection: AsyncConnection, lane: Lane, rules: Compiled, made: Sequence[Made]
@@ -79,7 +79,7 @@ class Decisions:
         hints = await self._turn_by_turn(connection, lane, flows, [each for each in begun if each[0].takes_turns])
         rest = [(each, before) for each, before in begun if not each.takes_turns]
         effects.records += [_told(each, before) for each, before in rest]
-        now = wall_clock()
+        now = self._skew.now()
         firings = [
             effects.drive(before, Started(), now, each.automation)
             for each, before in rest
@@ -102,7 +102,7 @@ class Decisions:
             if not each.automation.shadow:
                 after = dispatch.queued(before)
                 if act == "start":
-                    after = effects.drive(before, Started(), wall_clock(), each.automation)
+                    after = effects.drive(before, Started(), self._skew.now(), each.automation)
                 await _keep.fetch(connection, lane=lane.name, key=each.decision.key, **firing_row(after))
             hints |= await effects.write(connection)
         return hints

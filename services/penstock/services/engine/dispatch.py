@@ -29,7 +29,7 @@ from penstock.services.engine.suppressions import note
 from penstock.services.runs import change_state
 from penstock.triggers import modes
 from penstock.triggers.decisions import Decision
-from penstock.triggers.forms import Limit
+from penstock.triggers.forms import Limit, Mode, Schedule
 from penstock.triggers.modes import Unended, next_to_start
 from penstock.triggers.stages import noted, suppressed, throttled
 from penstock.triggers.state import Passed
@@ -52,7 +52,7 @@ class Made:
     @property
     def takes_turns(self) -> bool:
         """Whether `mode` looks at it: a resolve passes no stage."""
-        return self.automation.rule.stages.mode != "parallel" and self.decision.kind == "fired"
+        return mode_of(self.automation) != "parallel" and self.decision.kind == "fired"
 
 
 _demote = Prepared(
@@ -72,6 +72,13 @@ _unended = Prepared(
 )
 
 
+def mode_of(automation: Automation) -> Mode:
+    """What a firing does while others of its key have not ended; `overlap: skip` of a schedule says "drop it", too."""
+    mode, trigger = automation.rule.stages.mode, automation.rule.trigger
+    skips = isinstance(trigger, Schedule) and trigger.overlap == "skip"
+    return "single" if skips and mode == "parallel" else mode
+
+
 def demote(connection: AsyncConnection, made: Made, reason: str) -> None:
     """The decision is recorded already, and nothing comes of it."""
     at_the_end(connection, _demote, [{"which": made.id, "why": reason}])
@@ -88,9 +95,8 @@ async def admit(connection: AsyncConnection, made: Made) -> Literal["start", "wa
     if made.automation.shadow:
         return "start"
     found = made.decision
-    admission = modes.admit(
-        made.automation.rule.stages.mode, await unended(connection, found.namespace, found.automation, found.key)
-    )
+    before = await unended(connection, found.namespace, found.automation, found.key)
+    admission = modes.admit(mode_of(made.automation), before)
     for id_ in admission.replaced:
         await cancel(connection, id_, admission.reason)
     if admission.act == "drop":
@@ -106,13 +112,13 @@ async def unended(connection: AsyncConnection, namespace: str, automation: str, 
 
 async def next_turn(connection: AsyncConnection, automation: Automation, ended: Firing) -> str | None:
     """Which firing starts now that one of its key has ended; None where nobody waits."""
-    if automation.rule.stages.mode == "parallel" or ended.trigger.get("kind") != "fired":
+    if mode_of(automation) == "parallel" or ended.trigger.get("kind") != "fired":
         return None
     key = (await connection.execute(sa.select(firing.c.key).where(firing.c.id == ended.id))).scalar()
     if key is None:
         return None
     left = await unended(connection, ended.namespace, ended.automation, key)
-    return next_to_start(automation.rule.stages.mode, [each for each in left if each.id != ended.id])
+    return next_to_start(mode_of(automation), [each for each in left if each.id != ended.id])
 
 
 async def cancel(connection: AsyncConnection, firing_id: str, reason: str) -> None:

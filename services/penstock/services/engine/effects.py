@@ -265,4 +265,5 @@ class FlowPools:
 
 def flows_of(automation: Automation) -> set[str]:
     """The flows that the steps of a rule may launch."""
-    return {step.flow for step in (*automation.then, *automation.on_error) if isinstance(step, RunStep)}
+    steps = (*automation.then, *automation.on_resolve, *automation.on_error)
+    return {step.flow for step in steps if isinstance(step, RunStep)}

@@ -38,7 +38,10 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class MatchRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Either `matched`, with the event and where it came from, or `progress`."""
+    """Either `matched`, with the event and where it came from, or `progress`, or `gaps`.
+
+    gaps: source partitions of which records that arrived before `at` were lost unread.
+    """
 
     v: int = FORMAT
     namespace: str = "default"
@@ -50,6 +53,7 @@ class MatchRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     event: msgspec.Raw = msgspec.Raw(b"null")
     matched: tuple[Matched, ...] = ()
     progress: tuple[Progress, ...] = ()
+    gaps: tuple[Progress, ...] = ()
 
 
 _encoder = msgspec.json.Encoder()
@@ -64,6 +68,12 @@ def outgoing(record: MatchRecord, partition: int) -> Outgoing:
 def progress_to_all(progress: Sequence[Progress], partitions: int) -> list[Outgoing]:
     """The same progress for every match partition."""
     value = _encoder.encode(MatchRecord(progress=tuple(progress)))
+    return [Outgoing(topic=MATCHES, partition=number, value=value) for number in range(partitions)]
+
+
+def gap_to_all(gap: Progress, partitions: int) -> list[Outgoing]:
+    """The same gap for every match partition."""
+    value = _encoder.encode(MatchRecord(gaps=(gap,)))
     return [Outgoing(topic=MATCHES, partition=number, value=value) for number in range(partitions)]
 
 

@@ -36,7 +36,7 @@ class EngineService:
         self._relay = Relay(context.database, context.bus, self._ownership, context.hints, settings.outbox_ceiling)
         rules = CompiledRules(context.rulebook)
         self._pools = FlowPools(settings.namespace)
-        decisions = Decisions(settings.namespace, self._pools)
+        decisions = Decisions(settings.namespace, self._pools, context.database.skew)
         parts = (context, self._ownership, rules, decisions, self._relay)
         self._one, self._two = StageOne(*parts), StageTwo(*parts)
         self._firings = Firings(context, self._ownership, rules, self._relay, self._pools)

@@ -32,7 +32,8 @@ from penstock.services.engine.compiled import Compiled, CompiledRules, decides_a
 from penstock.services.engine.correlation import by_of, home
 from penstock.services.engine.decisions import Decisions
 from penstock.services.engine.dispatch import Made
-from penstock.services.engine.match_records import Matched, MatchRecord, Progress, outgoing, progress_to_all
+from penstock.services.engine.effects import wall_clock
+from penstock.services.engine.match_records import Matched, MatchRecord, Progress, gap_to_all, outgoing, progress_to_all
 from penstock.services.engine.ownership import Lane, Ownership, advance_position
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.revisions import change_revision
@@ -109,8 +110,24 @@ class StageOne:
             await self._commit(lane, await self._rules.get(lane.revision), Outcome(), to=lane.read)
 
     async def gap(self, lane: Lane, lost: PositionLostError) -> None:
-        """Go on from the oldest record left, and say what is missing."""
+        """Go on from the oldest record left, and say what is missing.
+
+        The states are told first: no absence may fire across it.
+        """
+        told = Progress(lane.topic, lane.partition, await self._oldest(lane, lost.found))
+        await (await self._connected()).publish(gap_to_all(told, bus.MATCH_PARTITIONS))
         await tell_gap(self._context, lane, lost)
+
+    async def _oldest(self, lane: Lane, position: int) -> Instant:
+        """When the record at this position arrived; now, where there is none.  Raises BusError."""
+        reader = self._context.bus.reader()
+        try:
+            await reader.take(lane.key, position)
+            batches = await reader.poll(max_records=1, timeout=1.0)
+        finally:
+            await reader.close()
+        records = batches.get(lane.key, ())
+        return records[0].appended_at if records else wall_clock()
 
     async def each_round(self, reader: Reader) -> None:
         """Tell every match partition how far each of ours has been read.  Raises BusError."""

@@ -31,6 +31,7 @@ from penstock.services.engine.compiled import Compiled, CompiledRules
 from penstock.services.engine.correlation import NEVER, Fold, Folded, Match, places
 from penstock.services.engine.decisions import Decisions
 from penstock.services.engine.dispatch import Made
+from penstock.services.engine.effects import wall_clock
 from penstock.services.engine.match_records import decode as decode_match
 from penstock.services.engine.ownership import Lane, Ownership, advance_position, hold
 from penstock.services.engine.relay import Relay
@@ -66,6 +67,7 @@ class Batch:
     matches: list[Match] = field(default_factory=list)
     revision: int = 0  # 0: none of the records needs one
     end: int = 0  # the position after it
+    lost_until: Instant = 0  # before its first match: events that arrived before this were lost
     origins: dict[Origin, int] = field(default_factory=dict)
     clocks: dict[Origin, Instant] = field(default_factory=dict)
 
@@ -104,11 +106,15 @@ class StageTwo:
         """
         memory = self._memory[lane]
         for batch in read_batches(memory, records):
+            if batch.lost_until:
+                await self._lose(lane, batch.lost_until)
             if batch.matches:
+                await self._load_new(lane, batch.revision)  # first: what an event begins would not be begun again
                 await self._decide(lane, batch)
             lane.read = batch.end  # not before: what is cut off here must be read again
             memory.origins |= batch.origins
-            memory.clocks |= batch.clocks
+            # One that takes a partition over reads some of it again; its word is old, the clock never runs back.
+            memory.clocks |= {each: max(at, memory.clocks.get(each, 0)) for each, at in batch.clocks.items()}
         await self._load_new(lane)
         while memory.due <= self._clock(memory):
             await self._ring(lane)
@@ -141,7 +147,8 @@ class StageTwo:
         memory.settled = time.monotonic()
 
     async def gap(self, lane: Lane, lost: PositionLostError) -> None:
-        """Go on from the oldest record left, and say what is missing."""
+        """Go on from the oldest record left, and say what is missing; no absence may fire across it."""
+        await self._lose(lane, wall_clock())
         await tell_gap(self._context, lane, lost)
 
     async def _decide(self, lane: Lane, batch: Batch) -> None:
@@ -180,10 +187,28 @@ class StageTwo:
             memory.rung = clock
             await self._look_ahead(lane)
 
-    async def _load_new(self, lane: Lane) -> None:
-        """Begin the schedules and watches of rules that were put in force and live here."""
-        memory, rules = self._memory[lane], await self._newest(lane)
-        if memory.loaded == rules.revision:
+    async def _lose(self, lane: Lane, until: Instant) -> None:
+        """Events that arrived before were lost unread: what waits for their absence begins anew."""
+        rules, after = await self._newest(lane), ""
+        while True:
+            async with self._database.begin() as connection:
+                await hold(connection, lane)
+                some = await self._states.of_rules(connection, lane.partition, rules.watching, after)
+                fold = Fold(some, rules.automation)
+                fold.lose(some, until)
+                hints = await self._commit(connection, lane, rules, fold.folded)
+            self._committed(self._memory[lane], fold.folded, hints)
+            if len(some) < DUE:
+                return
+            after = max(place.id(self._namespace) for place in some)
+
+    async def _load_new(self, lane: Lane, named: int = 0) -> None:
+        """Begin the schedules and watches of rules that were put in force and live here.
+
+        named: the revision of matches that are about to be taken in; it may be newer than what we have heard of.
+        """
+        memory, rules = self._memory[lane], await self._newest(lane, named)
+        if memory.loaded >= rules.revision:
             return
         wanted = rules.loaded_in(lane.partition)
         async with self._database.begin() as connection:
@@ -200,10 +225,10 @@ class StageTwo:
             self._committed(memory, fold.folded, hints)
         memory.loaded = rules.revision
 
-    async def _newest(self, lane: Lane) -> Compiled:
+    async def _newest(self, lane: Lane, named: int = 0) -> Compiled:
         """What timers go by: the revision in force; or one that another engine knows already, and its matches name."""
-        rules = self._rules.now
-        return rules if rules.revision >= lane.revision else await self._rules.get(lane.revision)
+        rules, known = self._rules.now, max(lane.revision, named)
+        return rules if rules.revision >= known else await self._rules.get(known)
 
     async def _commit(self, connection: AsyncConnection, lane: Lane, rules: Compiled, folded: Folded) -> frozenset[str]:
         """States, decisions, and what is told, within the transaction."""
@@ -286,8 +311,8 @@ def read_batches(memory: Memory, records: Sequence[Record]) -> list[Batch]:
         found = decode_match(record.value)
         source = (found.topic, found.partition)
         fresh = bool(found.matched) and found.offset > origins.get(source, -1)
-        if fresh and batches[-1].revision not in (0, found.revision):
-            batches.append(Batch())
+        if found.gaps or (fresh and batches[-1].revision not in (0, found.revision)):
+            batches.append(Batch(lost_until=max((each.at for each in found.gaps), default=0)))
         batch = batches[-1]
         batch.end = record.offset + 1
         batch.clocks |= {(each.topic, each.partition): each.at for each in found.progress}

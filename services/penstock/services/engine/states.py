@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 import structlog
@@ -30,6 +30,18 @@ _due = Prepared(
     sa.select(*_columns)
     .where(state.c.partition == sa.bindparam("number"), state.c.expires_at <= sa.bindparam("now"))
     .order_by(state.c.expires_at)
+    .limit(DUE)
+)
+_of_rules = Prepared(
+    sa.select(*_columns)
+    .where(
+        state.c.partition == sa.bindparam("number"),
+        one_of(state.c.automation, "names"),
+        state.c.id > sa.bindparam("after"),
+        ~state.c.key.startswith("dedupe:"),
+        state.c.format == FORMAT,
+    )
+    .order_by(state.c.id)
     .limit(DUE)
 )
 _next = Prepared(
@@ -82,6 +94,17 @@ class States:
                 found[place] = _state(row["body"], place)
             else:
                 await _delete.fetch(connection, ids=[row["id"]])
+        return found
+
+    async def of_rules(
+        self, connection: AsyncConnection, partition: int, names: Sequence[str], after: str
+    ) -> dict[Place, AnyState]:
+        """Some states of these automations, by id; `after`: the last id of those before."""
+        found: dict[Place, AnyState] = {}
+        for row in await _of_rules.fetch(connection, number=partition, names=list(names), after=after):
+            if row["format"] == FORMAT and not row["key"].startswith(_DEDUPED):
+                place = Place(row["automation"], row["when_digest"], row["key"])
+                found[place] = _state(row["body"], place)
         return found
 
     async def next_due(self, connection: AsyncConnection, partition: int) -> Instant:
