@@ -19,7 +19,6 @@ from penstock.automations.problems import Path, Problem
 from penstock.automations.triggering import Compiled, TriggerCompiler
 from penstock.automations.warnings import warnings
 from penstock.triggers import forms
-from penstock.triggers.count import EventTrigger
 
 DEFAULT_NAMESPACE = "default"
 
@@ -57,17 +56,6 @@ class Automation:
     def when_digest(self) -> str:
         """Changes exactly when what `when` means changes; windows and timers belong to it."""
         return self.rule.when_digest
-
-    @property
-    def trigger(self) -> EventTrigger:
-        """The trigger of an `event`.  Raises LookupError for any other form."""
-        found, rule = self.rule.trigger, self.rule
-        if not isinstance(found, forms.Count):
-            raise LookupError(  # noqa: TRY004 -- no argument has a wrong type
-                f"rule {self.name!r} has no trigger of the form `event`"
-            )
-        leaf = found.leaf
-        return EventTrigger(leaf.pattern, leaf.per, found.count, found.within, rule.lateness, rule.accept_late)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penstock.automations import Automation, RetryPolicy, decision_id, export_schema, load_texts
 from penstock.automations.actions import NotifyStep
 from penstock.automations.resources import Channel, Limit, MqttSensor, Webhook
+from penstock.triggers.forms import Count, leaves
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 
@@ -24,22 +25,27 @@ def rule(when: str, more: str = "", top: str = "", then: str = "[{emit: {type: a
     return found
 
 
+def counted(automation: Automation) -> Count:
+    assert isinstance(automation.rule.trigger, Count)
+    return automation.rule.trigger
+
+
 def matches(when: str, **event: Any) -> bool:
-    return rule(when).trigger.pattern.matches({"id": "1", "source": "/t", "type": "a", **event})
+    return leaves(rule(when).rule)[0].pattern.matches({"id": "1", "source": "/t", "type": "a", **event})
 
 
 def test_a_trigger_has_its_window_its_key_and_its_lateness() -> None:
     found = rule("{event: [a, b.*], per: [subject, data.m], count: 3, within: 5m, lateness: 10s, late: accept}")
     assert found.event_types == ("a", "b.*")
-    trigger = found.trigger
-    assert (trigger.per, trigger.count, trigger.within) == (("subject", "data.m"), 3, 300 * SECOND)
-    assert (trigger.lateness, trigger.accept_late, trigger.stateless) == (10 * SECOND, True, False)
+    assert leaves(found.rule)[0].per == ("subject", "data.m")
+    assert (counted(found).count, counted(found).within) == (3, 300 * SECOND)
+    assert (found.rule.lateness, found.rule.accept_late, found.rule.stateless) == (10 * SECOND, True, False)
 
 
 def test_what_is_not_said_has_its_default() -> None:
     found = rule("{event: a}")
-    assert (found.trigger.per, found.trigger.count, found.trigger.within) == ((), 1, None)
-    assert (found.trigger.lateness, found.trigger.accept_late) == (30 * SECOND, False)
+    assert (leaves(found.rule)[0].per, counted(found).count, counted(found).within) == ((), 1, None)
+    assert (found.rule.lateness, found.rule.accept_late) == (30 * SECOND, False)
     assert (found.enabled, found.shadow, found.tags, found.on_error, found.namespace) == (
         True,
         False,
@@ -96,7 +102,7 @@ def test_vars_and_defaults_serve_all_rules_of_their_file() -> None:
     top = "vars: {limit: 8}\ndefaults: {tags: [plant], shadow: true, lateness: 1m, retry: {attempts: 2},"
     top += " on_error: [{emit: {type: x.failed}}]}\n"
     found = rule("{event: a}", top=top, then='[{notify: ops, text: "{{ vars.limit }}"}]')
-    assert (found.tags, found.shadow, found.trigger.lateness, found.vars) == (
+    assert (found.tags, found.shadow, found.rule.lateness, found.vars) == (
         ("plant",),
         True,
         60 * SECOND,
@@ -110,7 +116,7 @@ def test_vars_and_defaults_serve_all_rules_of_their_file() -> None:
 def test_a_rule_says_otherwise_than_its_file() -> None:
     top = "defaults: {tags: [plant], shadow: true, lateness: 1m, on_error: [{emit: {type: x.failed}}]}\n"
     found = rule("{event: a, lateness: 30s}", "    shadow: false\n    tags: []\n    on_error: []\n", top)
-    assert (found.tags, found.shadow, found.trigger.lateness, found.on_error) == ((), False, 30 * SECOND, ())
+    assert (found.tags, found.shadow, found.rule.lateness, found.on_error) == ((), False, 30 * SECOND, ())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
-"""What the state machines read and what they say: an event as evidence, and a decision with the evidence behind it."""
+"""What the state machines read: an event as evidence."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
@@ -26,14 +23,3 @@ class Evidence(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def without_body(self) -> Evidence:
         """The same, without its JSON."""
         return Evidence(self.time, self.source, self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A trigger fired or resolved: when, on what evidence (in order of event time)."""
-
-    kind: Literal["fired", "resolved"]
-    at: Instant
-    evidence: tuple[Evidence, ...]
-    due: Instant | None = None  # the deadline, where a timer decided
-    reason: str = ""
