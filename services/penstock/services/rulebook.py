@@ -16,6 +16,7 @@ from penstock.services import hints as hint
 from penstock.services.database import Database, tables
 from penstock.services.hints import Hints
 
+_KEPT = 8  # revisions besides the one in force: what older firings and partitions that lag go by
 _log = structlog.get_logger()
 
 
@@ -60,6 +61,8 @@ class RuleBook:
             # In a thread: 10,000 rules take seconds, in which nothing else could be done.
             rules = await asyncio.to_thread(load_texts, json.loads(row.files))
             self._known[number] = Revision(number, rules, row.created)
+            for old in sorted(self._known.keys() - {0, self.current.id, number})[:-_KEPT]:
+                del self._known[old]
         return self._known[number]
 
     async def changed(self, since: int) -> Revision:

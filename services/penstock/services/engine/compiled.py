@@ -16,6 +16,9 @@ from penstock.triggers.forms import Absent, leaves, triggers
 from penstock.triggers.keys import NO_KEY
 
 
+_KEPT = 4  # revisions besides the one in force
+
+
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """What one revision decides: the index over all leaves of all rules, and each automation by name.
@@ -102,4 +105,6 @@ class CompiledRules:
                         matcher.add((name, number), leaf.pattern)
             loading = tuple(each for each in automations.values() if each.rule.needs_loading)
             self._compiled[revision.id] = Compiled(revision.id, matcher, automations, revision.applied, loading)
+            for old in sorted(self._compiled.keys() - {self._rulebook.current.id, revision.id})[:-_KEPT]:
+                del self._compiled[old]
         return self._compiled[revision.id]
