@@ -15,7 +15,6 @@ from penstock.triggers import Matcher
 from penstock.triggers.forms import Absent, leaves, triggers
 from penstock.triggers.keys import NO_KEY
 
-
 _KEPT = 4  # revisions besides the one in force
 
 
