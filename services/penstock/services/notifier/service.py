@@ -120,11 +120,6 @@ class NotifierService:
     async def _sweep(self) -> None:
         """Claim what is due and begin it; if nothing is, wait for a sign or the next due time."""
         database, settings = self._context.database, self._context.settings
-        wait = await next_due(database, namespace=self._namespace)
-        if wait is None or wait > timedelta(0):
-            pause = _SWEEP if wait is None else min(_SWEEP, wait.total_seconds())
-            await self._context.hints.wait(hints.DELIVERIES, pause)
-            return
         claimed = await claim(
             database,
             namespace=self._namespace,
@@ -137,8 +132,11 @@ class NotifierService:
             task = asyncio.create_task(self._deliver(delivery))
             self._in_hand[delivery.id] = task
             task.add_done_callback(partial(self._done, delivery.id))
-        if not claimed:  # what is due is in other hands, or in ours from an earlier claim
-            await self._context.hints.wait(hints.DELIVERIES, 0.05)
+        if not claimed:
+            wait = await next_due(database, namespace=self._namespace)
+            pause = _SWEEP if wait is None else min(_SWEEP, wait.total_seconds())
+            # What is due already is in other hands, or in ours from an earlier claim.
+            await self._context.hints.wait(hints.DELIVERIES, max(pause, 0.05))
         while len(self._in_hand) > _LOW:
             await asyncio.wait(self._in_hand.values(), return_when=asyncio.FIRST_COMPLETED)
 
