@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -117,8 +117,9 @@ async def was_applied(rig: Rig, at: Instant) -> None:
     """The revision in force counts as applied then: schedules and watches begin with the first event."""
     async with rig.context.database.begin() as connection:
         await connection.execute(sa.update(tables.revision).values(created=at))
-    del rig.context.rulebook._known[rig.context.rulebook.current.id]
-    rig.context.rulebook.current = await rig.context.rulebook.get(rig.context.rulebook.current.id)
+    rulebook = rig.context.rulebook
+    rulebook.current = replace(rulebook.current, applied=at)
+    rulebook._known[rulebook.current.id] = rulebook.current
 
 
 async def reached(rig: Rig, end: Instant) -> bool:

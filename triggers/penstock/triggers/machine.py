@@ -1,9 +1,10 @@
 """One rule, one key: events and the clock in, decisions and the next state out. Pure; live and simulated are the same.
 
 The clock of `feed`, `tick` and `load` says how far the stream has been read: every event that arrived at or before it
-has been fed. It may lag behind the arrivals fed, as the progress clock of a match partition does; what is decided does
-not depend on by how much. It never runs back. A deadline at d is told once the clock has reached d, `at` d; an event
-that arrived after an open deadline of its key is held until then.
+has been fed. It may lag behind the arrivals fed, as the progress clock of a match partition does; while the events of a
+key come in order of arrival, what is decided does not depend on by how much. It never runs back. A deadline at d is told
+once the clock has reached d, `at` d; an event that arrived after an open deadline of its key is held until then, and is
+taken in order of arrival with others that are.
 """
 
 from __future__ import annotations

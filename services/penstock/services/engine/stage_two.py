@@ -54,10 +54,15 @@ class Memory:
 
     origins: dict[Origin, int] = field(default_factory=dict)
     clocks: dict[Origin, Instant] = field(default_factory=dict)
+    stored: dict[Origin, Instant] = field(default_factory=dict)  # the clocks as committed
     settled: float = 0.0
     due: Instant = NEVER  # no state must be looked at before
     rung: Instant = 0  # the clock up to which all timers have been rung
     loaded: int = -1  # the revision whose schedules and watches run
+
+    def later(self, batch: Batch) -> dict[Origin, Instant]:
+        """The clocks that a batch moves. Whoever takes a partition over tells again what was told: none runs back."""
+        return {source: at for source, at in batch.clocks.items() if at > self.clocks.get(source, 0)}
 
 
 @dataclass(slots=True)
@@ -95,14 +100,16 @@ class StageTwo:
                 memory.origins[row.origin_topic, row.origin_partition] = row.origin_offset
             for row in await connection.execute(sa.select(progress).where(progress.c.partition == lane.partition)):
                 memory.clocks[row.origin_topic, row.origin_partition] = row.at
+        memory.stored = dict(memory.clocks)
         # Others that were lost meanwhile may still be in hand: they are dropped when they are taken again.
         self._memory = {each: kept for each, kept in self._memory.items() if each.key != lane.key}
         self._memory[lane] = memory
 
     async def handle(self, lane: Lane, records: Sequence[Record]) -> None:
-        """Take new matches into their states, and commit; one transaction for each stretch of one revision.
+        """Take new matches into their states, and commit; one transaction for each stretch of one revision and clock.
 
-        Then ring what the clock has made due.
+        Timers ring where the clock on the topic makes them due, not where a batch happens to end: where a key's events
+        come from several source partitions, what waits behind a deadline depends on it.
         """
         memory = self._memory[lane]
         for batch in read_batches(memory, records):
@@ -110,14 +117,13 @@ class StageTwo:
                 await self._lose(lane, batch.lost_until)
             if batch.matches:
                 await self._load_new(lane, batch.revision)  # first: what an event begins would not be begun again
+                await self._ring_due(lane)
                 await self._decide(lane, batch)
             lane.read = batch.end  # not before: what is cut off here must be read again
             memory.origins |= batch.origins
-            # One that takes a partition over reads some of it again; its word is old, the clock never runs back.
-            memory.clocks |= {each: max(at, memory.clocks.get(each, 0)) for each, at in batch.clocks.items()}
+            memory.clocks |= memory.later(batch)
         await self._load_new(lane)
-        while memory.due <= self._clock(memory):
-            await self._ring(lane)
+        await self._ring_due(lane)
         if memory.due - self._clock(memory) < _IMMINENT:
             await self._hurry()
 
@@ -144,7 +150,7 @@ class StageTwo:
             forgotten = (seen.c.partition == lane.partition) & (seen.c.at < self._clock(memory) - _IDENTITIES)
             await connection.execute(sa.delete(seen).where(forgotten))
         lane.position = lane.read
-        memory.settled = time.monotonic()
+        memory.settled, memory.stored = time.monotonic(), dict(memory.clocks)
 
     async def gap(self, lane: Lane, lost: PositionLostError) -> None:
         """Go on from the oldest record left, and say what is missing; no absence may fire across it."""
@@ -162,9 +168,18 @@ class StageTwo:
             fold.feed(fresh, self._clock(memory))
             hints = await self._commit(connection, lane, rules, fold.folded)
             await self._save_origins(connection, lane.partition, batch.origins)
+            clocks = memory.clocks | memory.later(batch)  # whoever goes on from this position goes on by this clock
+            await self._save_clocks(connection, lane.partition, dict(clocks.items() - memory.stored.items()))
+        memory.stored = clocks
         lane.position, lane.revision = batch.end, batch.revision
         memory.settled = time.monotonic()
         self._committed(memory, fold.folded, hints)
+
+    async def _ring_due(self, lane: Lane) -> None:
+        """Ring all timers that the clock has passed."""
+        memory = self._memory[lane]
+        while memory.due <= self._clock(memory):
+            await self._ring(lane)
 
     async def _ring(self, lane: Lane) -> None:
         """One transaction of timers: `dedupe` first, whose held events then go to their keys before these are rung."""
@@ -301,7 +316,7 @@ class StageTwo:
 
 
 def read_batches(memory: Memory, records: Sequence[Record]) -> list[Batch]:
-    """Decode, drop what has been applied already, and cut where the revision changes.
+    """Decode, drop what has been applied already, and cut where the revision changes, and after progress.
 
     Raises msgspec.MsgspecError, InvalidEventError for garbage.
     """
@@ -311,11 +326,14 @@ def read_batches(memory: Memory, records: Sequence[Record]) -> list[Batch]:
         found = decode_match(record.value)
         source = (found.topic, found.partition)
         fresh = bool(found.matched) and found.offset > origins.get(source, -1)
-        if found.gaps or (fresh and batches[-1].revision not in (0, found.revision)):
+        before = batches[-1]
+        if found.gaps or (fresh and (before.clocks or before.revision not in (0, found.revision))):
             batches.append(Batch(lost_until=max((each.at for each in found.gaps), default=0)))
         batch = batches[-1]
         batch.end = record.offset + 1
-        batch.clocks |= {(each.topic, each.partition): each.at for each in found.progress}
+        for each in found.progress:
+            known = batch.clocks.get((each.topic, each.partition), 0)
+            batch.clocks[each.topic, each.partition] = max(each.at, known)
         if fresh:
             origins[source] = batch.origins[source] = found.offset
             batch.revision = found.revision
