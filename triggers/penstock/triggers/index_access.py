@@ -107,9 +107,10 @@ def worth(where: Where) -> Worth:
 
 def by_values(fields: tuple[Field, ...], slots: Mapping[str, int]) -> Access:
     """A rule found by the tuple of values of its exact fields; by the bare value where it is one field."""
-    where = tuple([slots[field.path] for field in fields])
     if len(fields) == 1:
+        where: Where = (slots[fields[0].path],)
         return Access(tuple([(where, key) for key in fields[0].exact]), fields, True)
+    where = tuple([slots[field.path] for field in fields])
     return Access(tuple([(where, key) for key in product(*[field.exact for field in fields])]), fields, True)
 
 
@@ -133,7 +134,10 @@ def accesses(fields: tuple[Field, ...], slots: Mapping[str, int], groups: Groups
     to too many.
     """
     plain = [field for field in fields if field.plain]
-    if plain:
+    if len(plain) == 1:
+        if _fits(plain, spread):
+            yield by_values((plain[0],), slots)
+    elif plain:
         yield from _exact(plain, slots, groups, spread)
     if len(plain) == len(fields):
         return
@@ -147,11 +151,9 @@ def accesses(fields: tuple[Field, ...], slots: Mapping[str, int], groups: Groups
 
 
 def _exact(plain: list[Field], slots: Mapping[str, int], groups: Groups, spread: int) -> Iterator[Access]:
-    fields = shape(plain) if len(plain) > 1 else tuple(plain)
+    fields = shape(plain)
     if _fits(fields, spread):
         yield by_values(fields, slots)
-    if len(plain) == 1:
-        return
     at = {slots[field.path]: field for field in plain}
     for group, _ in groups:
         if 1 < len(group) < len(at) and at.keys() >= set(group):
@@ -164,12 +166,14 @@ def _exact(plain: list[Field], slots: Mapping[str, int], groups: Groups, spread:
                 yield by_values((field,), slots)
 
 
-def _fits(fields: tuple[Field, ...], spread: int) -> bool:
+def _fits(fields: Iterable[Field], spread: int) -> bool:
+    if spread == 1:
+        return True
     count = _tuples(fields)
-    return spread == 1 or count == 1 or spread * count <= MAX_SPREAD
+    return count == 1 or spread * count <= MAX_SPREAD
 
 
-def _tuples(fields: tuple[Field, ...]) -> int:
+def _tuples(fields: Iterable[Field]) -> int:
     count = 1
     for field in fields:
         count *= len(field.exact)

@@ -213,6 +213,13 @@ def check_any(few: Few, choices: Choices, keys: Keys) -> None:
             keys.add(key)
 
 
+def may_confuse(field: Field) -> bool:
+    """Whether 1 and true may have to be told apart; a quick no for most fields, so that many rules load quickly."""
+    if field.plain:
+        return len(field.exact) > 1 or type(next(iter(field.exact))) is not str
+    return bool(field.exact) or any(type(each) is AnythingBut or type(each) is Range for each in field.predicates)
+
+
 def tokens_of(field: Field) -> set[object]:
     """The values that tokens are compared with by being equal: 1 and true must differ where these are among them."""
     found = set(field.exact)

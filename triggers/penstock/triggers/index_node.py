@@ -40,14 +40,14 @@ _NOTHING: Final[frozenset[int]] = frozenset()
 Lookup: TypeAlias = tuple[Callable[[Any], Any], Callable[[Any], Any]]  # the key of an event, and its bucket
 
 
-def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int]) -> Bucket:
-    """The bucket with one rule more.  consumed: the slots of the fields by which one comes here."""
+def added(bucket: Bucket | None, rule: Rule, level: int, consumed: frozenset[int], slots: tuple[int, ...]) -> Bucket:
+    """The bucket with one rule more.  consumed, slots: those of the fields by which one comes to it."""
     if isinstance(bucket, tuple):
         if len(bucket) < FEW * STRIDE:
             return bucket + rule.member()
-        node = Node(level, consumed)
+        node = Node(level, consumed.union(slots))
         for member in members_of(bucket):
-            node.add(reopened(member, rule.slots, consumed))
+            node.add(reopened(member, rule.slots, consumed.union(slots)))
         node.add(rule)
         return node
     if bucket is None:
@@ -244,9 +244,9 @@ class Node:
             table = self._tables.get(where)
             if table is None:
                 return None
-            bucket, known = table.get(key), worth(where)
-            share = _load(bucket) / (table.rules + 1)
-            if _load(bucket) >= known.few:  # too many to check one by one: good enough only if nothing is better
+            load, known = _load(table.get(key)), worth(where)
+            share = load / (table.rules + 1)
+            if load >= known.few:  # too many to check one by one: good enough only if nothing is better
                 share = max(share, 2 * _RARELY)
             odds += max(share, known.least)
         return odds
@@ -285,7 +285,7 @@ class Node:
         if table is None:
             self._tables[where] = table = table_for(where)
         slots = where if is_group(where) else where[:1]
-        table.put(key, added(table.get(key), inner, self._level + 1, self._consumed.union(slots)))
+        table.put(key, added(table.get(key), inner, self._level + 1, self._consumed, slots))
         table.rules += 1
         if fresh:
             self._arrange()

@@ -12,7 +12,7 @@ from penstock.triggers.decoding import GIVES_UP, Unplain, decode, reader
 from penstock.triggers.explaining import Explanation, explain
 from penstock.triggers.flattening import Node as Paths
 from penstock.triggers.flattening import flatten, tree
-from penstock.triggers.index_buckets import Choices, Keys, tokens_of
+from penstock.triggers.index_buckets import Choices, Keys, may_confuse, tokens_of
 from penstock.triggers.index_node import Node, enter
 from penstock.triggers.index_rule import Rule
 from penstock.triggers.operators import ABSENT, FALSE, TRUE, token
@@ -172,9 +172,7 @@ class Matcher:
                 if field.path not in self._slots:
                     self._slots[field.path] = len(self._slots)
                     self._view = None
-                if field.plain and type(next(iter(field.exact))) is str and len(field.exact) == 1:
-                    continue  # most fields, so that loading many rules is quick
-                if field.path not in self._exact and not _CONFUSED.isdisjoint(tokens_of(field)):
+                if field.path not in self._exact and may_confuse(field) and not _CONFUSED.isdisjoint(tokens_of(field)):
                     self._exact.add(field.path)
                     self._view = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from penstock.triggers import operators as op
 from penstock.triggers.addresses import block, packed
@@ -60,6 +60,9 @@ def parse(pattern: object) -> tuple[Branch, ...]:
     if not isinstance(pattern, Mapping):
         raise PatternError("", f"a pattern is an object of fields, not {_kind(pattern)}")
     drafts = _object(pattern, "", [{}], 1)  # one draft a branch
+    if len(drafts) == 1:
+        (draft,) = drafts
+        return (tuple([draft[path] for path in sorted(draft)]),)
     return tuple(tuple(draft[path] for path in sorted(draft)) for draft in drafts)
 
 
@@ -76,8 +79,9 @@ def _object(content: Mapping[object, object], prefix: str, drafts: list[_Draft],
         if key == "$or" and _is_or(value):
             drafts = _or(value, prefix, drafts, depth)
             continue
-        below = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        below = prefix + key
+        # asking for the exact type first is several times as quick as asking for a Mapping
+        if type(value) is not list and (type(value) is dict or isinstance(value, Mapping)):
             drafts = _object(value, f"{below}.", drafts, depth + 1)
         elif isinstance(value, list | tuple):
             field = _field(value, below)
@@ -87,7 +91,8 @@ def _object(content: Mapping[object, object], prefix: str, drafts: list[_Draft],
             raise PatternError(
                 below, f"must be an object or a list of alternatives, not {_kind(value)}; write [{_show(value)}]"
             )
-    _bound(path, drafts)
+    if len(drafts) > 1:
+        _bound(path, drafts)
     return drafts
 
 
@@ -131,8 +136,9 @@ def _refuse_branches(path: str) -> None:
 
 def _field(alternatives: list[object] | tuple[object, ...], path: str) -> Field:
     """The field of a path; one that was asked for lately is the same object, which spares memory."""
+    listed: Any = alternatives
     try:
-        name = path, marshal.dumps(cast(Any, alternatives), 2)
+        name = path, marshal.dumps(listed, 2)
     except ValueError:  # types that no JSON decoder makes
         return _compiled(alternatives, path)
     late, before = _lately
@@ -153,7 +159,7 @@ def _compiled(alternatives: list[object] | tuple[object, ...], path: str) -> Fie
     predicates: list[op.Predicate] = []
     absent = False
     for item in alternatives:
-        if isinstance(item, Mapping):
+        if type(item) is not str and (type(item) is dict or isinstance(item, Mapping)):
             found = _expression(item, path)
             if found is None:
                 absent = True
