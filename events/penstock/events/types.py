@@ -41,6 +41,7 @@ AUTOMATION_RESOLVED: Final = "penstock.automation.resolved"
 AUTOMATION_SUPPRESSED: Final = "penstock.automation.suppressed"
 AUTOMATION_CHANGED: Final = "penstock.automation.changed"
 AUTOMATION_STORM: Final = "penstock.automation.storm"
+AUTOMATION_LOOPED: Final = "penstock.automation.looped"  # a chain used up its hops; told once for each rule
 
 ACTION_SUCCEEDED: Final = "penstock.action.succeeded"
 ACTION_FAILED: Final = "penstock.action.failed"

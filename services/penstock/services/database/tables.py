@@ -205,6 +205,16 @@ storm = Table(
     Index(None, "due_at"),
 )
 
+notice = Table(
+    "notice",  # what is told once and not again
+    metadata,
+    _namespace(),
+    _text("what"),  # looped
+    _text("object"),  # e.g. an automation of a revision
+    _int("at"),
+    PrimaryKeyConstraint("namespace", "what", "object"),
+)
+
 firing = Table(
     "firing",  # a decision being carried out: the cursor over the actions of its automation
     metadata,

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.automations import HOP_BUDGET
 from penstock.automations.facts import Started
 from penstock.automations.firing import Firing, start
 from penstock.events.bus import Outgoing
@@ -78,7 +79,7 @@ class Decisions:
         effects = Effects(self._namespace, lane.name, flows)
         hints = await self._turn_by_turn(connection, lane, flows, [each for each in begun if each[0].takes_turns])
         rest = [(each, before) for each, before in begun if not each.takes_turns]
-        effects.records += [_told(each, before) for each, before in rest]
+        effects.records += [told for each, before in rest for told in _told(each, before)]
         now = self._skew.now()
         firings = [
             effects.drive(before, Started(), now, each.automation)
@@ -98,7 +99,7 @@ class Decisions:
             if act == "drop":
                 continue
             effects = Effects(self._namespace, lane.name, flows)
-            effects.records.append(_told(each, before))
+            effects.records += _told(each, before)
             if not each.automation.shadow:
                 after = dispatch.queued(before)
                 if act == "start":
@@ -163,8 +164,10 @@ def _decision_row(made: Made, begun: Firing) -> dict[str, Any]:
     }
 
 
-def _told(made: Made, begun: Firing) -> Outgoing:
-    """`penstock.automation.fired` (or resolved)."""
+def _told(made: Made, begun: Firing) -> list[Outgoing]:
+    """`penstock.automation.fired` (or resolved); nothing past the hop budget: rules over such events may loop, too."""
+    if begun.hops >= HOP_BUDGET:
+        return []
     data = {
         "automation": begun.automation,
         "decision": begun.id,
@@ -172,7 +175,7 @@ def _told(made: Made, begun: Firing) -> Outgoing:
         "events": made.decision.events,
         "shadow": made.automation.shadow,
     }
-    return system_event(
+    event = system_event(
         f"penstock.automation.{made.decision.kind}",
         subject=begun.automation,
         data=data,
@@ -182,5 +185,6 @@ def _told(made: Made, begun: Firing) -> Outgoing:
         correlationid=begun.correlationid,
         causationid=begun.causationid,
         traceparent=begun.traceparent,
-        hops=min(begun.hops + 1, 1_000),
+        hops=begun.hops + 1,
     )
+    return [event]

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.automations import Automation, RunStep
+from penstock.automations import HOP_BUDGET, Automation, RunStep
 from penstock.automations.approval import Approval
 from penstock.automations.facts import (
     AnyCommand,
@@ -36,7 +36,7 @@ from penstock.services import hints as hint
 from penstock.services.database import Database, clock, unavailable
 from penstock.services.database.prepared import Prepared, inserting
 from penstock.services.database.records import publish_later, system_event
-from penstock.services.database.tables import approval, delivery, flow
+from penstock.services.database.tables import approval, delivery, flow, notice
 from penstock.services.dead_letters import Origin, dead_letter
 from penstock.services.runs import NewRun, create_runs
 
@@ -64,6 +64,7 @@ _ask = inserting(
     created=clock.now(),
     ignore=True,
 )
+_notice = inserting(notice, "namespace", "what", "object", at=clock.now(), ignore=True, returning=("object",))
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ class Effects:
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     approvals: list[dict[str, Any]] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
+    loops: dict[str, Outgoing] = field(default_factory=dict)  # notices, each to be told once
 
     def drive(self, firing: Firing, fact: AnyFact, now: Instant, automation: Automation) -> Firing:
         """Advance by a fact, and by every fact that follows at once; what is asked for is gathered here."""
@@ -96,10 +98,15 @@ class Effects:
         told = await create_runs(connection, self.runs)
         await _deliver.many(connection, self.deliveries)
         await _ask.many(connection, self.approvals)
-        publish_later(connection, self.lane, [*told, *self.records])
+        publish_later(connection, self.lane, [*told, *self.records, *await self._new_loops(connection)])
         emits = any(record.topic == bus.EVENTS for record in self.records)
         hints = ((self.runs, hint.RUNS), (self.deliveries, hint.DELIVERIES), (emits, hint.EVENTS))
         return frozenset(name for there_is, name in hints if there_is)
+
+    async def _new_loops(self, connection: AsyncConnection) -> list[Outgoing]:
+        """The notices that nobody has given yet."""
+        rows = [{"namespace": self.namespace, "what": "looped", "object": name} for name in sorted(self.loops)]
+        return [self.loops[row["object"]] for row in await _notice.many(connection, rows)] if rows else []
 
     def _take(self, firing: Firing, command: AnyCommand, now: Instant) -> AnyFact | None:
         """Gather one command.  Returns the fact that follows at once, if any."""
@@ -205,7 +212,30 @@ class Effects:
             dead_letter(command.reason, origin, value=firing.to_json(), namespace=firing.namespace, at=now)
         )
         data = {"automation": firing.automation, "firing": firing.id, "step": command.step, "reason": command.reason}
+        if firing.hops >= HOP_BUDGET:
+            self._tell_loop(firing, now, data)
+            return
         self.records.append(self._told("penstock.action.dead_lettered", firing, firing.id, now, data))
+
+    def _tell_loop(self, firing: Firing, now: Instant, data: dict[str, Any]) -> None:
+        """`penstock.automation.looped`, once for each rule of a revision.
+
+        It begins a chain of its own: a rule that tells somebody about it may do so.
+        """
+        name = f"{firing.automation}@{firing.revision}"
+        self.loops.setdefault(
+            name,
+            system_event(
+                "penstock.automation.looped",
+                subject=firing.automation,
+                data=data,
+                at=now,
+                namespace=firing.namespace,
+                event_id=derived_id("looped", firing.namespace, name),
+                correlationid=firing.correlationid,
+                causationid=firing.causationid,
+            ),
+        )
 
     def _told(self, type_: str, firing: Firing, subject: str, now: Instant, data: dict[str, Any]) -> Outgoing:
         return system_event(

@@ -45,6 +45,7 @@ _AGED = (
     (tables.approval, tables.approval.c.decided, tables.approval.c.decided.is_not(None)),
     (tables.schedule_fire, tables.schedule_fire.c.at, sa.true()),
     (tables.firing, tables.firing.c.updated, tables.firing.c.status.not_in(["queued", "running", "waiting"])),
+    (tables.notice, tables.notice.c.at, sa.true()),
     (tables.session, tables.session.c.expires_at, sa.true()),
     (tables.sign_in, tables.sign_in.c.expires_at, sa.true()),
 )
