@@ -6,7 +6,7 @@ object, `{}` and `[]` are no leaves. Elements of nested arrays belong to the pat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from penstock.triggers.operators import Token
@@ -79,13 +79,13 @@ def flatten(event: object, root: Node) -> Leaves:
         if type(value) in _SCALARS:
             if node.path is not None:
                 found.setdefault(node.path, []).append((value, element))
-        elif isinstance(value, Mapping):
+        elif type(value) is dict or isinstance(value, Mapping):
             if node.below:
-                stack.extend((item, below, element, depth) for item, below in _named(value, node.below))
+                stack += [(item, below, element, depth) for item, below in _named(value, node.below)]
         elif isinstance(value, list | tuple):
             arrays += 1
             if depth < MAX_ARRAYS:
-                stack.extend(_elements(value, node, element, arrays, depth + 1))
+                stack += _elements(value, node, element, arrays, depth + 1)
         elif isinstance(value, Both):
             stack.extend((item, node, element, depth) for item in value.values)
         elif node.path is not None:
@@ -93,27 +93,22 @@ def flatten(event: object, root: Node) -> Leaves:
     return found
 
 
-def _named(content: Mapping[object, object], below: Trie) -> Iterator[tuple[object, Node]]:
+def _named(content: Mapping[object, object], below: Trie) -> list[tuple[object, Node]]:
     """What the object holds under the keys looked for; walks the shorter of the two."""
     if len(content) < len(below):
-        for key, item in content.items():
-            node = below.get(key) if isinstance(key, str) else None
-            if node is not None:
-                yield item, node
-    else:
-        for name, node in below.items():
-            if name in content:
-                yield content[name], node
+        return [(item, below[key]) for key, item in content.items() if isinstance(key, str) and key in below]
+    return [(content[name], node) for name, node in below.items() if name in content]
 
 
 def _elements(
     values: list[object] | tuple[object, ...], node: Node, element: Element | None, array: int, depth: int
-) -> Iterator[tuple[object, Node, Element | None, int]]:
+) -> list[tuple[object, Node, Element | None, int]]:
     """Scalars belong to the path whatever element holds them; only objects and arrays are a choice."""
     single = len(values) == 1
-    for value in values:
-        free = single or type(value) in _SCALARS
-        yield value, node, element if free else Element(element, array), depth
+    return [
+        (value, node, element if single or type(value) in _SCALARS else Element(element, array), depth)
+        for value in values
+    ]
 
 
 def _plain(value: object) -> object:

@@ -177,8 +177,10 @@ class Node:
                 check_any(bucket, choices, keys)
             else:
                 bucket.collect_any(choices, keys)
-        keys.update([*self.keys.values()])
-        check_any(tuple(chain.from_iterable([*self.rest.values()])), choices, keys)
+        if self.keys:
+            keys.update([*self.keys.values()])
+        if self.rest:
+            check_any(tuple(chain.from_iterable([*self.rest.values()])), choices, keys)
 
     # writing; one writer at a time
 

@@ -148,13 +148,15 @@ class Matcher:
             return keys
         choices = Choices()
         for path, found in leaves.items():
-            tokens = dict.fromkeys(token(value) for value, _ in found)
-            if any(element is not None for _, element in found):
+            tokens = dict.fromkeys([token(value) for value, _ in found])
+            if elements and any(element is not None for _, element in found):
                 tokens[ABSENT] = None  # absent from the elements that other fields choose
             choices[view.slots[path]] = [*tokens]
         self._root.collect_any(choices, keys)
+        if not elements or not keys:
+            return keys
         rows = Rows(leaves)
-        return {key for key in keys if self._consistent(key, rows)} if elements else keys
+        return {key for key in keys if self._consistent(key, rows)}
 
     def _consistent(self, key: Hashable, rows: Rows) -> bool:
         pattern = self._patterns.get(key)
