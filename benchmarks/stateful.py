@@ -34,7 +34,7 @@ from penstock.triggers.state import EMPTY
 RULES = """
 automations:
   - name: attempts
-    when: {event: bench.login, count: 3, within: 1h, per: subject}
+    when: {event: bench.login, count: 5, within: 1h, per: subject}
     then: [{emit: {type: bench.seen}}]
 """
 _COLUMNS = [

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from penstock.events.instants import Instant
 
 EVENTS = "penstock.events"
@@ -39,8 +41,7 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}/{self.partition}"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One record as read. `appended_at` is the broker's append time."""
 
     topic: str
@@ -52,8 +53,7 @@ class Record:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """One record to publish. `partition` wins over `key`; with neither the adapter chooses.
 
     timestamp: its append time, for topics stamped by the producer (whole milliseconds; none: now); others ignore it.

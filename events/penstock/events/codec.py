@@ -76,7 +76,7 @@ def from_record(headers: Sequence[tuple[str, bytes]], value: bytes) -> Decoded:
 
     Raises InvalidEventError. Whether its type is allowed depends on the topic, and is for the caller to judge.
     """
-    if not headers:
+    if not headers or headers == STRUCTURED_HEADERS:  # as Penstock's own clients write
         return Decoded(value, decode(value))
     given = {name.lower(): _utf8(name, text) for name, text in headers if text is not None}
     media = _media_type(given.get("content-type", ""))

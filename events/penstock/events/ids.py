@@ -21,9 +21,8 @@ def new_id(now_ms: int | None = None) -> str:
 
 def derived_id(*parts: str) -> str:
     """32 hexadecimal digits, the same for the same parts; parts carry their length, so that none run together."""
-    digest = blake2b(digest_size=16)
+    pieces: list[bytes] = []
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(4, "big"))
-        digest.update(raw)
-    return digest.hexdigest()
+        pieces += len(raw).to_bytes(4, "big"), raw
+    return blake2b(b"".join(pieces), digest_size=16).hexdigest()

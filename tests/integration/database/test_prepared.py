@@ -75,6 +75,19 @@ async def test_bytes_nulls_and_expressions_come_back_as_they_were(database: Data
     ]
 
 
+async def test_many_rows_are_written_in_their_order_and_change_what_is_there(database: Database) -> None:
+    put = inserting(lease, "name", "owner", lease_until=sa.literal(7), changing=("owner",))
+    log = inserting(outbox, "lane", "topic", "value", created=sa.literal(1))
+    async with database.begin() as connection:
+        await put.fetch(connection, **row("b"))
+        await put.many(connection, [{"name": name, "owner": "you"} for name in "abc"])
+        await log.many(connection, [{"lane": "l/1", "topic": str(n), "value": b""} for n in range(300)])
+        owners = [each["owner"] for each in await NAMED.fetch(connection, names=["a", "b", "c"])]
+        rows = await Prepared(sa.select(outbox.c.topic).order_by(outbox.c.id)).fetch(connection)
+    assert owners == ["you", "you", "you"]
+    assert [each["topic"] for each in rows] == [str(n) for n in range(300)]
+
+
 async def test_its_errors_are_those_that_everybody_knows(database: Database) -> None:
     twice = inserting(lease, "name", "owner", lease_until=sa.literal(7))
     missing = Prepared(sa.select(sa.column("x")).select_from(sa.table("nowhere")))

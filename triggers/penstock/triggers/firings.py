@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -36,8 +35,7 @@ class Hit(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.readings[self.leaves.index(leaf)]
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """When something is taken in: `now` on the machine's clock, and its number among all that this key took in.
 
     limit: how far the caller's clock has got, for what asks whether it is behind.

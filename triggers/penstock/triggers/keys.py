@@ -9,6 +9,7 @@ import msgspec
 
 from penstock.events.ids import derived_id
 
+_OBJECT = (dict, Mapping)  # in this order: asking for a Mapping takes longer
 NO_KEY = "null"  # a rule without `per` has this one key
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -34,13 +35,15 @@ def partition_of(namespace: str, automation: str, key: str, partitions: int) -> 
 def _lookup(event: Mapping[str, Any], path: str) -> Any:
     found: Any = event
     for name in path.split("."):
-        if not isinstance(found, Mapping):
+        if not isinstance(found, _OBJECT):
             return None
         found = found.get(name)
     return found
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, Mapping):

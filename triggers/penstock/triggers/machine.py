@@ -2,15 +2,16 @@
 
 The clock of `feed`, `tick` and `load` says how far the stream has been read: every event that arrived at or before it
 has been fed. It may lag behind the arrivals fed, as the progress clock of a match partition does; while the events of a
-key come in order of arrival, what is decided does not depend on by how much. It never runs back. A deadline at d is told
-once the clock has reached d, `at` d; an event that arrived after an open deadline of its key is held until then, and is
-taken in order of arrival with others that are.
+key come in order of arrival, what is decided does not depend on by how much. It never runs back. A deadline at d is
+told once the clock has reached d, `at` d; an event that arrived after an open deadline of its key is held until then,
+and is taken in order of arrival with others that are.
 """
 
 from __future__ import annotations
 
 from bisect import insort_right
-from dataclasses import dataclass
+
+import msgspec
 
 from penstock.events.instants import Instant
 from penstock.triggers import stages
@@ -25,8 +26,7 @@ from penstock.triggers.state import EMPTY, KeyState
 __all__ = ["Match", "Step", "decide_alone", "feed", "gap", "load", "tick"]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, gc=False):
     """What came of it.
 
     wake: the earliest clock at which `tick` must be called (None: never, unless it is fed).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,8 +19,7 @@ from penstock.triggers.nodes import Node, node_of
 _MISSING = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, gc=False):
     """One event for one key of a rule.
 
     leaves: the numbers (see `forms.leaves`) whose pattern it matches and whose key this is, in order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Annotated
 
 import structlog
@@ -43,6 +44,8 @@ async def serve(settings: Settings, names: list[str]) -> None:
 
 
 def _said(context: Context, services: dict[str, Service]) -> None:
+    gc.collect()
+    gc.freeze()  # modules and rules stay: searching them for garbage would stop everything for tenths of a second
     _log.info("process.ready", services=",".join(services), instance=context.instance)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
@@ -51,15 +51,23 @@ def _on_sqlite(element: one_of, compiler: Any, **kw: Any) -> str:
     return f"{compiler.process(element.column, **kw)} IN ({values})"
 
 
+class Bulk(NamedTuple):
+    """A statement whose parameters are whole columns, one array for each name: PostgreSQL runs it once for all rows."""
+
+    sql: str
+    names: tuple[str, ...]
+
+
 class Prepared:
     """One statement with named parameters; safe to share between connections and tasks.
 
     A parameter is a text, a whole number, bytes, None, or for `one_of` a list of texts or numbers.
     """
 
-    def __init__(self, statement: Any, sqlite_statement: Any = None) -> None:
-        """sqlite_statement: where SQLite says it in another way."""
+    def __init__(self, statement: Any, sqlite_statement: Any = None, bulk: Bulk | None = None) -> None:
+        """sqlite_statement: where SQLite says it in another way.  bulk: how PostgreSQL takes many rows at once."""
         self._statement, self._sqlite = statement, sqlite_statement if sqlite_statement is not None else statement
+        self._bulk = bulk
 
     async def fetch(self, connection: AsyncConnection, **parameters: Any) -> Sequence[Row]:
         """Run it.  Returns its rows, by name; a statement without RETURNING has none."""
@@ -77,6 +85,9 @@ class Prepared:
             return await self._through_sqlalchemy(connection, [_plain(row) for row in rows])
         if len(rows) == 1:
             return await self.fetch(connection, **rows[0])
+        if self._bulk is not None:
+            whole, columns = self._bulk.sql, [[row[name] for row in rows] for name in self._bulk.names]
+            return await self._on_driver(connection, lambda driver: driver.fetch(whole, *columns))
         sql, order, constants = self._compiled
         values = [[each[name] for name in order] for each in ({**constants, **row} for row in rows)]
         if self._returns:
@@ -127,20 +138,62 @@ async def finish(connection: AsyncConnection) -> None:
 
 
 def inserting(
-    table: sa.Table, *names: str, ignore: bool = False, returning: Sequence[str] = (), **expressions: Any
+    table: sa.Table,
+    *names: str,
+    ignore: bool = False,
+    changing: Sequence[str] = (),
+    returning: Sequence[str] = (),
+    **expressions: Any,
 ) -> Prepared:
     """An INSERT of these columns from parameters of their names, and of others from SQL expressions.
 
-    ignore: a row whose key is there already is left as it is, and not returned.
+    ignore: a row whose key is there already is left as it is, and not returned.  changing: these columns of it get the
+    new values instead; then no two rows of one `many` may have the same key.
     """
+    keys = [column.name for column in table.primary_key]
     values = {name: sa.bindparam(name, type_=table.c[name].type) for name in names} | expressions
 
     def build(insert: Any) -> Any:
         statement = insert(table).values(values)
         statement = statement.on_conflict_do_nothing() if ignore else statement
+        if changing:
+            new = {name: statement.excluded[name] for name in changing}
+            statement = statement.on_conflict_do_update(index_elements=keys, set_=new)
         return statement.returning(*(table.c[name] for name in returning)) if returning else statement
 
-    return Prepared(build(postgresql.insert), build(sqlite.insert))
+    conflict = "DO NOTHING" if ignore else ""
+    if changing:
+        conflict = f"({_listed(keys)}) DO UPDATE SET " + ", ".join(
+            f"{_quoted(n)} = excluded.{_quoted(n)}" for n in changing
+        )
+    bulk = _unnesting(table, names, expressions, conflict, returning)
+    return Prepared(build(postgresql.insert), build(sqlite.insert), bulk)
+
+
+def _unnesting(
+    table: sa.Table, names: Sequence[str], expressions: Mapping[str, Any], conflict: str, returning: Sequence[str]
+) -> Bulk:
+    """INSERT … SELECT … FROM unnest(…): the rows in the order in which they are given."""
+    kinds = [table.c[name].type.compile(dialect=_dialect) for name in names]
+    arrays = ", ".join(f"CAST(${at} AS {kind}[])" for at, kind in enumerate(kinds, 1))
+    computed = [_as_sql(each) for each in expressions.values()]
+    sql = f"INSERT INTO {_quoted(table.name)} ({_listed([*names, *expressions])})"
+    sql += f" SELECT {', '.join([_listed(names), *computed])} FROM unnest({arrays}) AS given ({_listed(names)})"  # noqa: S608 -- our tables
+    sql += f" ON CONFLICT {conflict}" if conflict else ""
+    sql += f" RETURNING {_listed(returning)}" if returning else ""
+    return Bulk(sql, tuple(names))
+
+
+def _as_sql(expression: Any) -> str:
+    return str(expression.compile(dialect=_dialect, compile_kwargs={"literal_binds": True}))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(_quoted(name) for name in names)
+
+
+def _quoted(name: str) -> str:
+    return str(_dialect.identifier_preparer.quote_identifier(name))
 
 
 async def driver_of(connection: AsyncConnection) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 from penstock.automations import Automation
@@ -18,7 +19,7 @@ from penstock.triggers.keys import NO_KEY
 _KEPT = 4  # revisions besides the one in force
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for what is worked out once
 class Compiled:
     """What one revision decides: the index over all leaves of all rules, and each automation by name.
 
@@ -34,6 +35,8 @@ class Compiled:
     def matching(self, body: bytes) -> dict[str, list[int]]:
         """The automations that the event matches, in order of their names, each with the leaves hit."""
         hits = cast("set[tuple[str, int]]", self.matcher.match_json(body))
+        if not hits:
+            return {}
         found: dict[str, list[int]] = {}
         for name, number in sorted(hits):
             found.setdefault(name, []).append(number)
@@ -44,12 +47,12 @@ class Compiled:
         found = self.automations.get(place.automation)
         return found if found is not None and found.when_digest == place.when_digest else None
 
-    @property
+    @cached_property
     def meanings(self) -> frozenset[tuple[str, str]]:
         """(name, digest of `when`) of every automation: whose states are kept."""
         return frozenset((each.name, each.when_digest) for each in self.automations.values())
 
-    @property
+    @cached_property
     def watching(self) -> list[str]:
         """The names of the automations that wait for an absence."""
         return [
@@ -60,11 +63,15 @@ class Compiled:
 
     def loaded_in(self, partition: int) -> list[tuple[Automation, Place]]:
         """The automations whose schedules and watches run in this match partition."""
-        return [
-            (each, Place(each.name, each.when_digest, NO_KEY))
-            for each in self.loading
-            if home(each, NO_KEY, bus.MATCH_PARTITIONS) == partition
-        ]
+        return self._loaded.get(partition, [])
+
+    @cached_property
+    def _loaded(self) -> dict[int, list[tuple[Automation, Place]]]:
+        found: dict[int, list[tuple[Automation, Place]]] = {}
+        for each in self.loading:
+            place = Place(each.name, each.when_digest, NO_KEY)
+            found.setdefault(home(each, NO_KEY, bus.MATCH_PARTITIONS), []).append((each, place))
+        return found
 
 
 def decides_alone(automation: Automation) -> bool:

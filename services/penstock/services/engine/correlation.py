@@ -28,8 +28,7 @@ from penstock.triggers.state import EMPTY, KeyState
 NEVER = 1 << 62  # an instant that no clock reaches
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, gc=False):
     """One event that belongs to one or more states of this partition."""
 
     envelope: Envelope
@@ -38,8 +37,7 @@ class Match:
     matched: tuple[Matched, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """One state: whose, and for which key; or, deduped, for which value of `dedupe: {by}`."""
 
     automation: str
@@ -57,8 +55,7 @@ AnyState = KeyState | ByState
 AutomationOf = Callable[[Place], Automation | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A state after the batch.  due: the clock at which it must be looked at again (NEVER: only when it is fed)."""
 
     state: AnyState

@@ -8,6 +8,7 @@ narrowed down by halving until the culprit is alone; that record goes to the dea
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -24,6 +25,8 @@ from penstock.services.engine.ownership import FROM_THE_BEGINNING, Lane, Ownersh
 
 _log = structlog.get_logger()
 EachRound: TypeAlias = Callable[[Reader], Awaitable[None]]
+_BREATH = 0.1  # seconds that a loop that gathers waits at most
+_FULL = 8  # a batch of more than one part in so many needs no more gathering
 
 
 class Stage(Protocol):
@@ -62,12 +65,17 @@ class PartitionLoop:
         batch: int,
         may_read: Callable[[], bool],
         each_round: EachRound | None = None,
+        gathers: bool = False,
     ) -> None:
+        """gathers: after a round of small batches, let as much time pass as it took, so that the next ones are larger:
+        where each batch is a transaction, a busy partition would otherwise spend most of its time on beginning them.
+        """
         self._stage, self._topics, self._bus, self._database = stage, topics, bus, database
         self._ownership, self._batch, self._may_read, self._each_round = ownership, batch, may_read, each_round
         self._reader = bus.reader()
         self._reading: dict[tuple[str, int], Lane] = {}
         self._backoff = 0.0
+        self._gathers = gathers
 
     async def run(self) -> None:
         """Read until cancelled; what is handled by then is committed."""
@@ -92,11 +100,14 @@ class PartitionLoop:
         except BusError as error:
             await self._bus_away(error)
             return
+        began = time.monotonic()
         known = [(self._reading.get((key.topic, key.partition)), records) for key, records in batches.items()]
         await asyncio.gather(
             *(self._guarded(lane, self._narrowed(lane, records)) for lane, records in known if lane is not None)
         )
         await self._after_round()
+        if self._gathers and max(map(len, batches.values()), default=0) * _FULL < self._batch:
+            await asyncio.sleep(min(_BREATH, time.monotonic() - began))
 
     async def _after_round(self) -> None:
         for lane in list(self._reading.values()):

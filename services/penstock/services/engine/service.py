@@ -64,7 +64,7 @@ class EngineService:
 
     def _tasks(self) -> list[Coroutine[None, None, None]]:
         first = self._loop(self._one, [bus.EVENTS, bus.SYSTEM], self._one.each_round)
-        second = self._loop(self._two, [bus.MATCHES], None)
+        second = self._loop(self._two, [bus.MATCHES], None, gathers=True)
         return [
             self._ownership.run(),
             first.run(),
@@ -77,7 +77,9 @@ class EngineService:
             self._hand_back_lanes(),
         ]
 
-    def _loop(self, stage: Stage, topics: list[str], each_round: EachRound | None) -> PartitionLoop:
+    def _loop(
+        self, stage: Stage, topics: list[str], each_round: EachRound | None, *, gathers: bool = False
+    ) -> PartitionLoop:
         context = self._context
         return PartitionLoop(
             stage,
@@ -88,6 +90,7 @@ class EngineService:
             batch=context.settings.batch,
             may_read=lambda: not self._relay.congested,
             each_round=each_round,
+            gathers=gathers,
         )
 
     async def _hand_back_lanes(self) -> None:

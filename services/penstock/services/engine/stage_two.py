@@ -8,9 +8,10 @@ arrived before it has been read and committed.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -20,11 +21,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.events import bus
 from penstock.events.bus import Outgoing, Record
 from penstock.events.errors import PositionLostError
-from penstock.events.event import Envelope, decode
+from penstock.events.event import Envelope, decode_again
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
 from penstock.services import hints as hint
 from penstock.services.context import Context
+from penstock.services.database.prepared import at_the_end, inserting
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.database.tables import origin, progress, seen
 from penstock.services.engine.compiled import Compiled, CompiledRules
@@ -46,6 +48,10 @@ _SLICE = 600_000_000  # microseconds of the stream's time whose timers ring in o
 _SETTLE = 10.0  # seconds after which a position moves although there was nothing but progress
 
 Origin = tuple[str, int]
+_remember = inserting(seen, "partition", "digest", "at", ignore=True, returning=("digest",))
+_sources = ("partition", "origin_topic", "origin_partition")
+_apply = inserting(origin, *_sources, "origin_offset", changing=("origin_offset",))
+_tell = inserting(progress, *_sources, "at", changing=("at",))
 
 
 @dataclass(slots=True)
@@ -146,7 +152,7 @@ class StageTwo:
         memory = self._memory[lane]
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=lane.read)
-            await self._save_clocks(connection, lane.partition, memory.clocks)
+            at_the_end(connection, _tell, _of_sources(lane.partition, memory.clocks, "at"))
             forgotten = (seen.c.partition == lane.partition) & (seen.c.at < self._clock(memory) - _IDENTITIES)
             await connection.execute(sa.delete(seen).where(forgotten))
         lane.position = lane.read
@@ -167,9 +173,10 @@ class StageTwo:
             fold = Fold(states, rules.automation)
             fold.feed(fresh, self._clock(memory))
             hints = await self._commit(connection, lane, rules, fold.folded)
-            await self._save_origins(connection, lane.partition, batch.origins)
+            at_the_end(connection, _apply, _of_sources(lane.partition, batch.origins, "origin_offset"))
             clocks = memory.clocks | memory.later(batch)  # whoever goes on from this position goes on by this clock
-            await self._save_clocks(connection, lane.partition, dict(clocks.items() - memory.stored.items()))
+            told = dict(clocks.items() - memory.stored.items())
+            at_the_end(connection, _tell, _of_sources(lane.partition, told, "at"))
         memory.stored = clocks
         lane.position, lane.revision = batch.end, batch.revision
         memory.settled = time.monotonic()
@@ -197,10 +204,12 @@ class StageTwo:
             touched = {place for place, _ in passed}
             fold.tick([*(place for place in due if not place.deduped and place not in touched), *touched], clock)
             hints = await self._commit(connection, lane, rules, fold.folded)
+            all_rung = len(due) < DUE
+            further = await self._states.next_due(connection, lane.partition, after=clock) if all_rung else memory.due
+        memory.due = further
         self._committed(memory, fold.folded, hints)
-        if len(due) < DUE:
+        if all_rung:
             memory.rung = clock
-            await self._look_ahead(lane)
 
     async def _lose(self, lane: Lane, until: Instant) -> None:
         """Events that arrived before were lost unread: what waits for their absence begins anew."""
@@ -258,10 +267,6 @@ class StageTwo:
         if folded.decided or folded.late:
             self._relay.wake(hints)
 
-    async def _look_ahead(self, lane: Lane) -> None:
-        async with self._database.read() as connection:
-            self._memory[lane].due = await self._states.next_due(connection, lane.partition)
-
     async def _hurry(self) -> None:
         """Somewhere a timer is about to be due: whoever reads events tells its progress more often."""
         if time.monotonic() - self._hurried >= _HURRY_AGAIN:
@@ -277,39 +282,12 @@ class StageTwo:
 
     async def _unseen(self, connection: AsyncConnection, partition: int, batch: Batch) -> list[Match]:
         """Without those whose (source, id) took part before; the new ones are remembered."""
-        digests = {identity(match.envelope) for match in batch.matches}
-        query = sa.select(seen.c.digest).where(seen.c.partition == partition, seen.c.digest.in_(digests))
-        known = {bytes(digest) for (digest,) in await connection.execute(query)}
-        fresh: dict[bytes, Match] = {}
+        first: dict[bytes, Match] = {}
         for match in batch.matches:
-            digest = identity(match.envelope)
-            if digest not in known:
-                fresh.setdefault(digest, match)
-        rows = [{"partition": partition, "digest": each, "at": match.arrival} for each, match in fresh.items()]
-        if rows:
-            await connection.execute(self._database.insert(seen).on_conflict_do_nothing(), rows)
-        return list(fresh.values())
-
-    async def _save_origins(self, connection: AsyncConnection, partition: int, origins: dict[Origin, int]) -> None:
-        rows = [
-            {"partition": partition, "origin_topic": topic, "origin_partition": number, "origin_offset": offset}
-            for (topic, number), offset in origins.items()
-        ]
-        insert = self._database.insert(origin)
-        keys = ["partition", "origin_topic", "origin_partition"]
-        fields = {"origin_offset": insert.excluded.origin_offset}
-        await connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=fields), rows)
-
-    async def _save_clocks(self, connection: AsyncConnection, partition: int, clocks: dict[Origin, Instant]) -> None:
-        rows = [
-            {"partition": partition, "origin_topic": topic, "origin_partition": number, "at": at}
-            for (topic, number), at in clocks.items()
-        ]
-        if rows:
-            insert = self._database.insert(progress)
-            keys = ["partition", "origin_topic", "origin_partition"]
-            changed = insert.on_conflict_do_update(index_elements=keys, set_={"at": insert.excluded["at"]})
-            await connection.execute(changed, rows)
+            first.setdefault(identity(match.envelope), match)
+        rows = [{"partition": partition, "digest": each, "at": match.arrival} for each, match in first.items()]
+        new = {bytes(row["digest"]) for row in await _remember.many(connection, rows)}
+        return [match for digest, match in first.items() if digest in new]
 
     def _late(self, folded: Folded) -> list[Outgoing]:
         return [late_event(self._namespace, automation, match) for automation, match in folded.late]
@@ -338,8 +316,13 @@ def read_batches(memory: Memory, records: Sequence[Record]) -> list[Batch]:
             origins[source] = batch.origins[source] = found.offset
             batch.revision = found.revision
             body = bytes(found.event)
-            batch.matches.append(Match(decode(body), body, found.arrival, found.matched))
+            batch.matches.append(Match(decode_again(body), body, found.arrival, found.matched))
     return batches
+
+
+def _of_sources(partition: int, values: Mapping[Origin, int], name: str) -> list[dict[str, Any]]:
+    """One row for each source partition."""
+    return [dict(zip((*_sources, name), (partition, *each, value), strict=True)) for each, value in values.items()]
 
 
 def identity(envelope: Envelope) -> bytes:

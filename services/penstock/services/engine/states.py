@@ -9,12 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.events.instants import Instant
 from penstock.services.database import clock
-from penstock.services.database.prepared import Prepared, at_the_end, one_of
+from penstock.services.database.prepared import Prepared, at_the_end, inserting, one_of
 from penstock.services.database.tables import state
 from penstock.services.engine.correlation import NEVER, AnyState, Kept, Place, encode
 from penstock.triggers import deduping
@@ -45,7 +44,9 @@ _of_rules = Prepared(
     .limit(DUE)
 )
 _next = Prepared(
-    sa.select(sa.func.min(state.c.expires_at).label("due")).where(state.c.partition == sa.bindparam("number"))
+    sa.select(sa.func.min(state.c.expires_at).label("due")).where(
+        state.c.partition == sa.bindparam("number"), state.c.expires_at > sa.bindparam("after")
+    )
 )
 _delete = Prepared(sa.delete(state).where(one_of(state.c.id, "ids")))
 _known = Prepared(
@@ -61,15 +62,12 @@ _forget = Prepared(
 _DEDUPED = "dedupe:"  # before the key of a row of `dedupe`
 
 
-def _saving(insert: type[postgresql.Insert] | type[sqlite.Insert]) -> postgresql.Insert | sqlite.Insert:
-    names = ("id", "namespace", "automation", "when_digest", "key", "partition", "body", "format", "expires_at")
-    binds = {name: sa.bindparam(name, type_=state.c[name].type) for name in names}
-    statement = insert(state).values(binds | {"updated": clock.now()})
-    changed = {name: statement.excluded[name] for name in ("body", "format", "expires_at", "updated")}
-    return statement.on_conflict_do_update(index_elements=["id"], set_=changed)
-
-
-_save = Prepared(_saving(postgresql.Insert), _saving(sqlite.Insert))
+_save = inserting(
+    state,
+    *("id", "namespace", "automation", "when_digest", "key", "partition", "body", "format", "expires_at"),
+    updated=clock.now(),
+    changing=("body", "format", "expires_at", "updated"),
+)
 
 
 class States:
@@ -107,9 +105,9 @@ class States:
                 found[place] = _state(row["body"], place)
         return found
 
-    async def next_due(self, connection: AsyncConnection, partition: int) -> Instant:
-        """When the first one must be looked at; NEVER where there is none."""
-        rows = await _next.fetch(connection, number=partition)
+    async def next_due(self, connection: AsyncConnection, partition: int, *, after: Instant = -NEVER) -> Instant:
+        """When the first one must be looked at that need not be at `after` already; NEVER where there is none."""
+        rows = await _next.fetch(connection, number=partition, after=after)
         return NEVER if rows[0]["due"] is None else int(rows[0]["due"])
 
     async def forget(self, connection: AsyncConnection, partition: int, meanings: Collection[tuple[str, str]]) -> None:
