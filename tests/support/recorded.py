@@ -11,10 +11,10 @@ from tests.support.rig import Rig
 from penstock.events import bus
 from penstock.events.bus import Outgoing, Record
 from penstock.services.database import tables
+from penstock.services.engine.batches import identity, read_batches
 from penstock.services.engine.compiled import CompiledRules
 from penstock.services.engine.correlation import Fold, Match
 from penstock.services.engine.match_records import decode
-from penstock.services.engine.stage_two import Memory, identity, read_batches
 
 Decisions = dict[str, tuple[str, Any, frozenset[str]]]  # id: (automation, key, ids of events)
 
@@ -31,7 +31,7 @@ async def folded(rig: Rig, records: Iterable[Record]) -> Decisions:
     found: Decisions = {}
     for partition in by_partition(records).values():
         fresh: dict[bytes, Match] = {}
-        for batch in read_batches(Memory(), partition):
+        for batch in read_batches({}, partition):
             for match in batch.matches:
                 fresh.setdefault(identity(match.envelope), match)
         fold = Fold({}, rules.automation)

@@ -14,10 +14,11 @@ from penstock.events import bus
 from penstock.events.bus import Record
 from penstock.events.instants import Instant
 from penstock.services.database import tables
+from penstock.services.engine.batches import identity, read_batches
 from penstock.services.engine.compiled import Compiled, CompiledRules
 from penstock.services.engine.correlation import Fold, Place
 from penstock.services.engine.match_records import decode
-from penstock.services.engine.stage_two import Memory, identity, read_batches
+from penstock.services.engine.stage_two import Memory
 from penstock.services.engine.suppressions import MINUTE
 from penstock.triggers import simulate
 from penstock.triggers.decisions import Decision
@@ -129,7 +130,7 @@ class _Partition:
     def over(self, records: Iterable[Record]) -> list[Decision]:
         """All decisions."""
         for record in records:
-            for batch in read_batches(self._memory, [record]):
+            for batch in read_batches(self._memory.origins, [record]):
                 fresh = [match for match in batch.matches if identity(match.envelope) not in self._seen]
                 self._seen |= {identity(match.envelope) for match in fresh}
                 self._fold.feed(fresh, self.clock)

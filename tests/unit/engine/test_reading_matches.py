@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from penstock.automations import load_texts
 from penstock.events.bus import MATCHES, Record
+from penstock.services.engine.batches import read_batches
 from penstock.services.engine.correlation import AnyState, AutomationOf, Fold, Folded, Match, Place, places
 from penstock.services.engine.match_records import Matched, MatchRecord, Progress, outgoing, progress_to_all
-from penstock.services.engine.stage_two import Memory, read_batches
+from penstock.services.engine.stage_two import Memory
 
 RULES = """
 automations:
@@ -48,21 +49,20 @@ def origins(batches: list[object]) -> list[str]:
 
 
 def test_a_record_at_or_below_the_origin_applied_is_dropped() -> None:
-    memory = Memory(origins={("penstock.events", 0): 5})
-    batches = read_batches(memory, [record(0, 4), record(1, 5), record(2, 6)])
+    batches = read_batches({("penstock.events", 0): 5}, [record(0, 4), record(1, 5), record(2, 6)])
     assert origins(list(batches)) == ["e6"]
     assert batches[0].origins == {("penstock.events", 0): 6}
     assert batches[0].end == 3
 
 
 def test_a_batch_ends_where_the_revision_changes() -> None:
-    batches = read_batches(Memory(), [record(0, 1), record(1, 2), record(2, 3, revision=2)])
+    batches = read_batches({}, [record(0, 1), record(1, 2), record(2, 3, revision=2)])
     assert [(batch.revision, len(batch.matches), batch.end) for batch in batches] == [(1, 2, 2), (2, 1, 3)]
 
 
 def test_progress_moves_the_clock_and_nothing_else() -> None:
     value = progress_to_all([Progress("penstock.events", 3, 77)], 1)[0].value
-    [batch] = read_batches(Memory(), [Record(MATCHES, 0, 9, 0, value)])
+    [batch] = read_batches({}, [Record(MATCHES, 0, 9, 0, value)])
     assert (batch.clocks, batch.matches, batch.revision, batch.end) == ({("penstock.events", 3): 77}, [], 0, 10)
 
 
@@ -74,12 +74,12 @@ def test_whatever_two_owners_wrote_in_order_is_applied_once_and_completely(cuts:
         start = max(0, reached - cut % 7)
         written += list(range(start, start + cut))
         reached = max(reached, start + cut)
-    batches = read_batches(Memory(), [record(offset, origin) for offset, origin in enumerate(written)])
+    batches = read_batches({}, [record(offset, origin) for offset, origin in enumerate(written)])
     assert origins(list(batches)) == [f"e{number}" for number in range(reached)]
 
 
 def test_a_window_of_a_rule_that_is_gone_takes_nothing_in() -> None:
-    [batch] = read_batches(Memory(), [record(0, 1), record(1, 2)])
+    [batch] = read_batches({}, [record(0, 1), record(1, 2)])
     assert fold(batch.matches, {}, lambda place: None).kept == {}
     folded = fold(batch.matches, {}, lambda place: TWICE)
     assert [(each.automation, each.key) for each in folded.decided] == [("a", "null")]
@@ -89,7 +89,7 @@ def test_a_window_of_a_rule_that_is_gone_takes_nothing_in() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40), st.integers(1, 40))
 def test_folding_in_two_batches_is_folding_in_one(events: list[tuple[int, bool]], cut: int) -> None:
     records = [record(n, n + 1, key=str(key)) for n, (key, _) in enumerate(events)]
-    matches = [match for batch in read_batches(Memory(), records) for match in batch.matches] if records else []
+    matches = [match for batch in read_batches({}, records) for match in batch.matches] if records else []
     whole = fold(matches, {}, lambda place: TWICE)
     first = fold(matches[:cut], {}, lambda place: TWICE)
     second = fold(matches[cut:], {place: each.state for place, each in first.kept.items()}, lambda place: TWICE)

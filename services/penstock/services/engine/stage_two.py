@@ -10,10 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from itertools import takewhile
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.events import bus
 from penstock.events.bus import Outgoing, Record
 from penstock.events.errors import PositionLostError
-from penstock.events.event import Envelope, decode_again
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
 from penstock.services import hints as hint
@@ -29,16 +27,16 @@ from penstock.services.context import Context
 from penstock.services.database.prepared import at_the_end, inserting
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.database.tables import origin, progress, seen
+from penstock.services.engine.batches import Batch, Origin, identity, later, read_batches
 from penstock.services.engine.compiled import Compiled, CompiledRules
-from penstock.services.engine.correlation import NEVER, Fold, Folded, Match, places
+from penstock.services.engine.correlation import NEVER, Fold, Folded, Kept, Match, Place, places
 from penstock.services.engine.decisions import Decisions
 from penstock.services.engine.dispatch import Made
 from penstock.services.engine.effects import wall_clock
-from penstock.services.engine.match_records import decode as decode_match
 from penstock.services.engine.ownership import Lane, Ownership, advance_position, hold
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.stage_one import dead_letter_of, tell_gap
-from penstock.services.engine.states import DUE, States
+from penstock.services.engine.states import DUE, States, TooManyDueError
 
 _log = structlog.get_logger()
 _IDENTITIES = 24 * 3600 * 1_000_000  # microseconds for which a repeated (source, id) is recognised
@@ -47,7 +45,6 @@ _HURRY_AGAIN = 1.0  # seconds between hints that it should be
 _SLICE = 600_000_000  # microseconds of the stream's time whose timers ring in one transaction
 _SETTLE = 10.0  # seconds after which a position moves although there was nothing but progress
 
-Origin = tuple[str, int]
 _remember = inserting(seen, "partition", "digest", "at", ignore=True, returning=("digest",))
 _sources = ("partition", "origin_topic", "origin_partition")
 _apply = inserting(origin, *_sources, "origin_offset", changing=("origin_offset",))
@@ -65,22 +62,6 @@ class Memory:
     due: Instant = NEVER  # no state must be looked at before
     rung: Instant = 0  # the clock up to which all timers have been rung
     loaded: int = -1  # the revision whose schedules and watches run
-
-    def later(self, batch: Batch) -> dict[Origin, Instant]:
-        """The clocks that a batch moves. Whoever takes a partition over tells again what was told: none runs back."""
-        return {source: at for source, at in batch.clocks.items() if at > self.clocks.get(source, 0)}
-
-
-@dataclass(slots=True)
-class Batch:
-    """A batch, decoded: the matches that are new, and the origins and clocks after it."""
-
-    matches: list[Match] = field(default_factory=list)
-    revision: int = 0  # 0: none of the records needs one
-    end: int = 0  # the position after it
-    lost_until: Instant = 0  # before its first match: events that arrived before this were lost
-    origins: dict[Origin, int] = field(default_factory=dict)
-    clocks: dict[Origin, Instant] = field(default_factory=dict)
 
 
 class StageTwo:
@@ -112,22 +93,19 @@ class StageTwo:
         self._memory[lane] = memory
 
     async def handle(self, lane: Lane, records: Sequence[Record]) -> None:
-        """Take new matches into their states, and commit; one transaction for each stretch of one revision and clock.
+        """Take new matches into their states, ring what is due, and commit.
 
         Timers ring where the clock on the topic makes them due, not where a batch happens to end: where a key's events
-        come from several source partitions, what waits behind a deadline depends on it.
+        come from several source partitions, what waits behind a deadline depends on it. All that fits goes into one
+        transaction; what is rare (another revision, a gap, very many timers at once) has transactions of its own.
         """
         memory = self._memory[lane]
-        for batch in read_batches(memory, records):
-            if batch.lost_until:
-                await self._lose(lane, batch.lost_until)
-            if batch.matches:
-                await self._load_new(lane, batch.revision)  # first: what an event begins would not be begun again
-                await self._ring_due(lane)
-                await self._decide(lane, batch)
-            lane.read = batch.end  # not before: what is cut off here must be read again
-            memory.origins |= batch.origins
-            memory.clocks |= memory.later(batch)
+        batches = read_batches(memory.origins, records)
+        while batches:
+            taken = await self._take_together(lane, batches)
+            if not taken:
+                await self._take(lane, batches[0])
+            batches = batches[taken or 1 :]
         await self._load_new(lane)
         await self._ring_due(lane)
         if memory.due - self._clock(memory) < _IMMINENT:
@@ -163,6 +141,91 @@ class StageTwo:
         await self._lose(lane, wall_clock())
         await tell_gap(self._context, lane, lost)
 
+    async def _take(self, lane: Lane, batch: Batch) -> None:
+        """One batch, a transaction for each thing that it asks for."""
+        memory = self._memory[lane]
+        if batch.lost_until:
+            await self._lose(lane, batch.lost_until)
+        if batch.matches:
+            await self._load_new(lane, batch.revision)  # first: what an event begins would not be begun again
+            await self._ring_due(lane)
+            await self._decide(lane, batch)
+        lane.read = batch.end  # not before: what is cut off here must be read again
+        memory.origins |= batch.origins
+        memory.clocks = later(memory.clocks, batch)
+
+    async def _take_together(self, lane: Lane, batches: Sequence[Batch]) -> int:
+        """As many batches as one transaction can take, with the timers before, between and after them.
+
+        Returns how many: 0 where something about the first one is out of the ordinary.
+        """
+        memory, rules = self._memory[lane], await self._newest(lane)
+        ordinary = takewhile(lambda each: not each.lost_until and each.revision in (0, rules.revision), batches)
+        taken = list(ordinary)
+        if not any(each.matches for each in taken):
+            return 0
+        if memory.loaded < rules.revision or memory.due <= self._clock(memory):
+            return 0
+        try:
+            await self._decide_together(lane, rules, taken)
+        except TooManyDueError:
+            return 0
+        return len(taken)
+
+    async def _decide_together(self, lane: Lane, rules: Compiled, batches: Sequence[Batch]) -> None:
+        memory = self._memory[lane]
+        clocks, end = memory.clocks, batches[-1].end
+        origins: dict[Origin, int] = {}
+        for batch in batches:
+            clocks, origins = later(clocks, batch), origins | batch.origins
+        final = self._clock_of(clocks)
+        async with self._database.begin() as connection:
+            await advance_position(connection, lane, to=end, revision=rules.revision)
+            fold, further = Fold({}, rules.automation), memory.due
+            stored: dict[Place, Kept] = {}
+            if memory.due <= final:
+                if final - memory.due > _SLICE:
+                    raise TooManyDueError
+                stored = await self._states.all_due(connection, lane.partition, final)
+                further = await self._states.next_due(connection, lane.partition, after=final)
+            at, rung = memory.clocks, memory.rung
+            for batch in batches:
+                if batch.matches:
+                    clock = self._clock_of(at)
+                    await self._ring_within(connection, fold, stored, clock, rung)
+                    rung = clock
+                    fresh = await self._unseen(connection, lane.partition, batch)
+                    missing = [each for each in places(fresh, rules.automation) if not fold.knows(each)]
+                    fold.learn(await self._states.load(connection, missing))
+                    fold.feed(fresh, clock)
+                at = later(at, batch)
+            await self._ring_within(connection, fold, stored, final, rung)
+            hints = await self._commit(connection, lane, rules, fold.folded)
+            at_the_end(connection, _apply, _of_sources(lane.partition, origins, "origin_offset"))
+            told = dict(clocks.items() - memory.stored.items())
+            at_the_end(connection, _tell, _of_sources(lane.partition, told, "at"))
+        memory.clocks, memory.stored, memory.origins = clocks, dict(clocks), memory.origins | origins
+        memory.due, memory.rung, memory.settled = further, final, time.monotonic()
+        lane.position, lane.read, lane.revision = end, end, rules.revision
+        self._committed(memory, fold.folded, hints)
+
+    async def _ring_within(
+        self, connection: AsyncConnection, fold: Fold, stored: Mapping[Place, Kept], clock: Instant, rung: Instant
+    ) -> None:
+        """Ring what is due in a batch that has a transaction already: of its own states, and of those in the table."""
+        kept = fold.folded.kept
+        new = {place: each.state for place, each in stored.items() if each.due <= clock and not fold.knows(place)}
+        fold.learn(new)
+        due = [*(place for place, each in kept.items() if each.due <= clock), *new]
+        due += [place for place, each in stored.items() if each.due <= clock and place not in kept and place not in new]
+        if due:
+            passed = fold.tick([place for place in due if place.deduped], clock)
+            missing = [place for place, _ in passed if not fold.knows(place)]
+            fold.learn(await self._states.load(connection, missing))
+            fold.pass_on(passed, rung)
+            keys = dict.fromkeys([*(place for place in due if not place.deduped), *(place for place, _ in passed)])
+            fold.tick(keys, clock)
+
     async def _decide(self, lane: Lane, batch: Batch) -> None:
         rules = await self._rules.get(batch.revision)
         memory = self._memory[lane]
@@ -174,7 +237,7 @@ class StageTwo:
             fold.feed(fresh, self._clock(memory))
             hints = await self._commit(connection, lane, rules, fold.folded)
             at_the_end(connection, _apply, _of_sources(lane.partition, batch.origins, "origin_offset"))
-            clocks = memory.clocks | memory.later(batch)  # whoever goes on from this position goes on by this clock
+            clocks = later(memory.clocks, batch)  # whoever goes on from this position goes on by this clock
             told = dict(clocks.items() - memory.stored.items())
             at_the_end(connection, _tell, _of_sources(lane.partition, told, "at"))
         memory.stored = clocks
@@ -274,11 +337,14 @@ class StageTwo:
             await self._context.hints.give(hint.TIMERS)
 
     def _clock(self, memory: Memory) -> Instant:
+        return self._clock_of(memory.clocks)
+
+    def _clock_of(self, clocks: Mapping[Origin, Instant]) -> Instant:
         """Every event that arrived at or before it has been read here; 0 while a source has never told its progress."""
         sources = {(name, n) for name in (bus.EVENTS, bus.SYSTEM) for n in range(self._ownership.partitions(name))}
-        if not sources or not sources <= memory.clocks.keys():
+        if not sources or not sources <= clocks.keys():
             return 0
-        return min(memory.clocks[source] for source in sources) - 1
+        return min(clocks[source] for source in sources) - 1
 
     async def _unseen(self, connection: AsyncConnection, partition: int, batch: Batch) -> list[Match]:
         """Without those whose (source, id) took part before; the new ones are remembered."""
@@ -293,42 +359,9 @@ class StageTwo:
         return [late_event(self._namespace, automation, match) for automation, match in folded.late]
 
 
-def read_batches(memory: Memory, records: Sequence[Record]) -> list[Batch]:
-    """Decode, drop what has been applied already, and cut where the revision changes, and after progress.
-
-    Raises msgspec.MsgspecError, InvalidEventError for garbage.
-    """
-    batches = [Batch()]
-    origins = dict(memory.origins)
-    for record in records:
-        found = decode_match(record.value)
-        source = (found.topic, found.partition)
-        fresh = bool(found.matched) and found.offset > origins.get(source, -1)
-        before = batches[-1]
-        if found.gaps or (fresh and (before.clocks or before.revision not in (0, found.revision))):
-            batches.append(Batch(lost_until=max((each.at for each in found.gaps), default=0)))
-        batch = batches[-1]
-        batch.end = record.offset + 1
-        for each in found.progress:
-            known = batch.clocks.get((each.topic, each.partition), 0)
-            batch.clocks[each.topic, each.partition] = max(each.at, known)
-        if fresh:
-            origins[source] = batch.origins[source] = found.offset
-            batch.revision = found.revision
-            body = bytes(found.event)
-            batch.matches.append(Match(decode_again(body), body, found.arrival, found.matched))
-    return batches
-
-
 def _of_sources(partition: int, values: Mapping[Origin, int], name: str) -> list[dict[str, Any]]:
     """One row for each source partition."""
     return [dict(zip((*_sources, name), (partition, *each, value), strict=True)) for each, value in values.items()]
-
-
-def identity(envelope: Envelope) -> bytes:
-    """16 bytes for (source, id)."""
-    raw = msgspec.msgpack.encode(envelope.key)
-    return blake2b(raw, digest_size=16).digest()
 
 
 def late_event(namespace: str, automation: str, match: Match) -> Outgoing:

@@ -23,7 +23,15 @@ FORMAT = 2  # 1 was never released
 DUE = 500  # states in one transaction of timers
 _log = structlog.get_logger()
 
-_columns = (state.c.id, state.c.automation, state.c.when_digest, state.c.key, state.c.body, state.c.format)
+_columns = (
+    state.c.id,
+    state.c.automation,
+    state.c.when_digest,
+    state.c.key,
+    state.c.body,
+    state.c.format,
+    state.c.expires_at,
+)
 _load = Prepared(sa.select(*_columns).where(one_of(state.c.id, "ids")))
 _due = Prepared(
     sa.select(*_columns)
@@ -70,6 +78,10 @@ _save = inserting(
 )
 
 
+class TooManyDueError(Exception):
+    """More timers than should ring in a transaction that has other things to do."""
+
+
 class States:
     """The rows of one namespace."""
 
@@ -92,6 +104,18 @@ class States:
                 found[place] = _state(row["body"], place)
             else:
                 await _delete.fetch(connection, ids=[row["id"]])
+        return found
+
+    async def all_due(self, connection: AsyncConnection, partition: int, now: Instant) -> dict[Place, Kept]:
+        """All that must be looked at, each with the clock at which.  Raises TooManyDueError for DUE and more."""
+        rows = await _due.fetch(connection, number=partition, now=now)
+        if len(rows) >= DUE or any(row["format"] != FORMAT for row in rows):
+            raise TooManyDueError
+        found: dict[Place, Kept] = {}
+        for row in rows:
+            deduped = row["key"].startswith(_DEDUPED)
+            place = Place(row["automation"], row["when_digest"], row["key"].removeprefix(_DEDUPED), deduped)
+            found[place] = Kept(_state(row["body"], place), row["expires_at"])
         return found
 
     async def of_rules(
