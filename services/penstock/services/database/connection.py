@@ -235,6 +235,7 @@ def unavailable(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return (
             bool(error.connection_invalidated)
+            or type(error.orig).__name__ == "InternalClientError"  # asyncpg, when the server dies at the wrong moment
             or (getattr(error.orig, "sqlstate", None) or "").startswith(_PASSING)
             or isinstance(error, InterfaceError)
             or (isinstance(error, OperationalError) and not _is_refusal(error))

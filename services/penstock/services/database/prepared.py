@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from asyncpg.exceptions import InterfaceError as DriverInterfaceError
-from asyncpg.exceptions import PostgresError
+from asyncpg.exceptions import InternalClientError, PostgresError
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
@@ -24,7 +24,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement
 
 Row = Mapping[str, Any]
-DRIVER_ERRORS = (PostgresError, DriverInterfaceError, OSError)
+# InternalClientError: what asyncpg says when the server dies at the wrong moment; the connection is of no use then.
+DRIVER_ERRORS = (PostgresError, DriverInterfaceError, InternalClientError, OSError)
 _dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
@@ -100,7 +101,7 @@ class Prepared:
         try:
             return cast("Sequence[Row]", await ask(driver))
         except DRIVER_ERRORS as error:
-            if driver.is_closed():
+            if driver.is_closed() or isinstance(error, InternalClientError):
                 await connection.invalidate(error)  # or the pool would hand it out again
             raise as_sqlalchemy(self._compiled[0], error) from error
 
@@ -208,7 +209,7 @@ def as_sqlalchemy(sql: str, error: BaseException) -> exc.DBAPIError:
     kinds = {"22": exc.DataError, "23": exc.IntegrityError, "42": exc.ProgrammingError}
     if isinstance(error, ValueError):  # asyncpg's DataError: a parameter of the wrong kind
         kind: type[exc.DBAPIError] = exc.DataError
-    elif isinstance(error, DriverInterfaceError | OSError) or state.startswith("08"):
+    elif isinstance(error, DriverInterfaceError | InternalClientError | OSError) or state.startswith("08"):
         return exc.InterfaceError(sql, None, cast("Exception", error), connection_invalidated=True)
     else:
         kind = kinds.get(state[:2], exc.DBAPIError)
