@@ -16,3 +16,14 @@ async def fleet(postgres_url: str, kafka_bus_url: str, redis_url: str, tmp_path:
         database_url=postgres_url, bus_url=kafka_bus_url, redis_url=redis_url, folder=tmp_path
     ) as made:
         yield made
+
+
+@pytest.fixture(params=["production", "embedded"])
+def urls(request: pytest.FixtureRequest, redis_url: str) -> dict[str, str]:
+    """Both pairs: PostgreSQL with Kafka, SQLite with Redis streams; each empty."""
+    production = request.param == "production"
+    return {
+        "database_url": request.getfixturevalue("postgres_url" if production else "sqlite_url"),
+        "bus_url": request.getfixturevalue("kafka_bus_url" if production else "redis_bus_url"),
+        "redis_url": redis_url,
+    }

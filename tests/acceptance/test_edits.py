@@ -37,16 +37,6 @@ automations:
 """
 
 
-@pytest.fixture(params=["production", "embedded"])
-def urls(request: pytest.FixtureRequest, redis_url: str) -> dict[str, str]:
-    production = request.param == "production"
-    return {
-        "database_url": request.getfixturevalue("postgres_url" if production else "sqlite_url"),
-        "bus_url": request.getfixturevalue("kafka_bus_url" if production else "redis_bus_url"),
-        "redis_url": redis_url,
-    }
-
-
 @pytest.fixture(autouse=True)
 def _clocks_are_stored_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they can be looked at."""

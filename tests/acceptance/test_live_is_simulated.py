@@ -32,16 +32,6 @@ def _clocks_are_stored_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_two, "_SETTLE", 0.3)
 
 
-@pytest.fixture(params=["production", "embedded"])
-def urls(request: pytest.FixtureRequest, redis_url: str) -> dict[str, str]:
-    production = request.param == "production"
-    return {
-        "database_url": request.getfixturevalue("postgres_url" if production else "sqlite_url"),
-        "bus_url": request.getfixturevalue("kafka_bus_url" if production else "redis_bus_url"),
-        "redis_url": redis_url,
-    }
-
-
 async def test_every_worked_example_comes_out_live_as_it_does_simulated(urls: dict[str, str], tmp_path: Path) -> None:
     together = list({each.name: staged(each) for each in FROM_EVENTS}.values())
     async with open_rig(**urls, folder=tmp_path) as rig:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.support.every_form import MINUTE, SECOND, START, arrival
 from tests.support.live import AFTER, arriving, ticks, was_applied
 from tests.support.replayed import Came, caught_up, replayed, simulated
@@ -58,16 +57,6 @@ automations:
     then: *act
     on_resolve: *act
 """
-
-
-@pytest.fixture(params=["production", "embedded"])
-def urls(request: pytest.FixtureRequest, redis_url: str) -> dict[str, str]:
-    production = request.param == "production"
-    return {
-        "database_url": request.getfixturevalue("postgres_url" if production else "sqlite_url"),
-        "bus_url": request.getfixturevalue("kafka_bus_url" if production else "redis_bus_url"),
-        "redis_url": redis_url,
-    }
 
 
 async def open_stream(rig: Rig, rules: str, applied: Instant) -> None:

@@ -51,7 +51,7 @@ class CancellableRedis(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """See Redis."""
         with keeping_cancellation():
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py types its methods in part
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """See Redis."""

@@ -26,7 +26,7 @@ from sqlalchemy.sql.elements import ColumnElement
 Row = Mapping[str, Any]
 # InternalClientError: what asyncpg says when the server dies at the wrong moment; the connection is of no use then.
 DRIVER_ERRORS = (PostgresError, DriverInterfaceError, InternalClientError, OSError)
-_dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
+_dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it without types
 
 
 class one_of(ColumnElement[bool]):
