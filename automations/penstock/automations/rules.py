@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.automations import models
 from penstock.automations.actions import Compiler, Known, Step
-from penstock.automations.conditions import CelCondition
+from penstock.automations.conditions import CelCondition, compile_if
 from penstock.automations.decision import when_digest
 from penstock.automations.documents import Document
 from penstock.automations.durations import format_duration
@@ -16,6 +16,7 @@ from penstock.automations.event_schemas import problems_of_fields
 from penstock.automations.flow_control import compile_stages
 from penstock.automations.messages import salvage, validate
 from penstock.automations.problems import Path, Problem
+from penstock.automations.scopes import condition_scope
 from penstock.automations.triggering import Compiled, TriggerCompiler
 from penstock.automations.warnings import warnings
 from penstock.triggers import forms
@@ -112,6 +113,8 @@ def problems_of_broken(item: Any, document: Document, path: Path, around: Surrou
     if not isinstance(item, dict):
         return []
     problems = _problems_of_when(item.get("when"), document, (*path, "when"))
+    if isinstance(said := item.get("if"), str):
+        problems += compile_if(said, condition_scope(around.vars), document, (*path, "if"))[1]
     compiler = Compiler(document, known, frozenset(around.vars), around.defaults.retry)
     for section in ("then", "on_resolve", "on_error"):
         steps = item.get(section)

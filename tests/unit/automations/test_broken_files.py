@@ -73,3 +73,10 @@ def test_a_file_with_any_value_replaced_is_read_or_refused(data: st.DataObject) 
         parent = parent[part]
     parent[path[-1]] = data.draw(LEAVES)
     load_texts({"r.yaml": json.dumps(document.value, indent=1)}, flows=FLOWS)
+
+
+def test_a_faulty_condition_is_told_although_the_rule_is_refused_for_another_reason() -> None:
+    rule = "when: {event: x, within: 5 minutes}\n    if: event.data.x >> 3\n    then: [{emit: {type: z}}]\n"
+    text = f"automations:\n  - name: a\n    {rule}"
+    lines = {problem.line for problem in load_texts({"a.yaml": text}).problems if problem.severity == "error"}
+    assert lines == {3, 4}
