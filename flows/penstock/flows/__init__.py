@@ -11,46 +11,97 @@
 `reroute("truck/7")` runs as plain Python; on a worker the same code is recorded call by call.
 """
 
+from penstock.flows.artifacts import artifact
+from penstock.flows.caching import INPUTS, SOURCE, Cache, by_key
 from penstock.flows.context import RunContext, get_logger, get_run_context
+from penstock.flows.emitting import aemit, emit
 from penstock.flows.errors import (
+    ArtifactError,
+    CallError,
+    CodeChangedError,
     FlowDefinitionError,
     FlowError,
     FlowLoadError,
     FlowTimeoutError,
+    FutureError,
     NotInRunError,
     ParameterError,
+    ResultMissingError,
+    ResultStoreError,
     RunCancelled,
     RunInterrupted,
+    RunnerError,
     RunTimedOut,
+    Suspended,
     TaskResultError,
     TaskTimeoutError,
 )
 from penstock.flows.flow import Flow, flow
+from penstock.flows.futures import FutureList, TaskFuture, as_completed, unmapped, wait
+from penstock.flows.hooks import Moment
+from penstock.flows.recorded import now, random, uuid4
 from penstock.flows.retries import Backoff, exponential
+from penstock.flows.runners import Crew, DaskRunner, ProcessRunner, RayRunner, TaskRunner, ThreadRunner
+from penstock.flows.serializers import Serializer
 from penstock.flows.states import State, can_become
+from penstock.flows.store import FsspecStore, LocalStore, ResultStore
 from penstock.flows.task import Task, task
 
 __all__ = [
+    "INPUTS",
+    "SOURCE",
+    "ArtifactError",
     "Backoff",
+    "Cache",
+    "CallError",
+    "CodeChangedError",
+    "Crew",
+    "DaskRunner",
     "Flow",
     "FlowDefinitionError",
     "FlowError",
     "FlowLoadError",
     "FlowTimeoutError",
+    "FsspecStore",
+    "FutureError",
+    "FutureList",
+    "LocalStore",
+    "Moment",
     "NotInRunError",
     "ParameterError",
+    "ProcessRunner",
+    "RayRunner",
+    "ResultMissingError",
+    "ResultStore",
+    "ResultStoreError",
     "RunCancelled",
     "RunContext",
     "RunInterrupted",
     "RunTimedOut",
+    "RunnerError",
+    "Serializer",
     "State",
+    "Suspended",
     "Task",
+    "TaskFuture",
     "TaskResultError",
+    "TaskRunner",
     "TaskTimeoutError",
+    "ThreadRunner",
+    "aemit",
+    "artifact",
+    "as_completed",
+    "by_key",
     "can_become",
+    "emit",
     "exponential",
     "flow",
     "get_logger",
     "get_run_context",
+    "now",
+    "random",
     "task",
+    "unmapped",
+    "uuid4",
+    "wait",
 ]

@@ -1,156 +1,240 @@
-"""How one call of a flow or task is carried out: named, replayed or tried, timed, recorded.
+"""The life of a call of a flow or task: named, replayed or tried, told to hooks, recorded.
 
-Timeouts. Async code is cancelled by asyncio. A sync body with a timeout runs in a thread of its own; when its time is
-up the call fails at once, but no thread can be stopped from outside: the body goes on, unheard, until it returns.
-A worker replaces a child that has such a thread; a plain program keeps it.
+Lives are generators of operations (operations.py), the same for sync and async code.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import threading
-import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, wait
-from contextvars import copy_context
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.events.instants import Instant
-from penstock.flows.context import RunContext, entered, get_logger
-from penstock.flows.errors import FlowTimeoutError, TaskTimeoutError
-from penstock.flows.journal import Journal, TaskCall
-from penstock.flows.results import encode_result, is_plain
+from penstock.flows.arguments import futures_within, with_results
+from penstock.flows.caching import cached
+from penstock.flows.context import RunContext, get_logger
+from penstock.flows.errors import CallError, FlowTimeoutError, RunInterrupted, RunTimedOut, Suspended, TaskTimeoutError
+from penstock.flows.futures import TaskFuture
+from penstock.flows.hooks import Moment
+from penstock.flows.journal import ROOT, Journal, Memory, TaskCall
+from penstock.flows.operations import AllSettled, Blocking, Life, Pause, Settled, drive, drive_async
+from penstock.flows.results import is_plain
+from penstock.flows.scope import Compensation
+from penstock.flows.serializers import is_stored, pack, unpack
 from penstock.flows.states import State
 from penstock.flows.step import Step
-
-_abandoned: list[threading.Thread] = []
+from penstock.flows.tries import Body, Told, describe, now
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that has been made and named, and is not yet carried out."""
+    """A call that has been made and named, and is not yet carried out.
+
+    context: that its body runs in; None: outside of all runs.  outer: key of the call that made it.
+    journal: where it is recorded; None: nowhere.  takes: the calls whose results it was given.
+    elsewhere: what runs its body, for submitted calls.
+    """
 
     step: Step[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    context: RunContext
-    outer: RunContext
-    journal: Journal
-    started: Instant
+    context: RunContext | None
+    outer: str | None = None
+    journal: Journal | None = None
+    takes: tuple[str, ...] = ()
+    elsewhere: Callable[..., Any] | None = None
+    started: Instant = 0
 
-    def record(self, state: State, result: bytes, error: str | None = None) -> Future[None]:
-        """Hand the finished call to the journal."""
-        call = TaskCall(
-            self.context.parent, self.outer.parent, self.step.name, state, result, self.started, now(), error
-        )
-        return self.journal.record(call)
+    @property
+    def key(self) -> str:
+        """Its name within the run; "" where there is no journal."""
+        return self.context.parent if self.journal is not None and self.context is not None else ""
 
-    def record_failure(self, error: Exception) -> Future[None]:
-        """Hand the failed call to the journal."""
-        timed_out = isinstance(error, TaskTimeoutError | FlowTimeoutError)
-        return self.record(State.TIMED_OUT if timed_out else State.FAILED, b"null", describe(error))
+    def arguments(self) -> dict[str, Any]:
+        """Its arguments by name."""
+        return self.step.bind(self.args, self.kwargs)
 
-    def encode(self, value: object) -> bytes:
-        """The result as the journal keeps it.  Raises TaskResultError."""
-        body = encode_result(value, self.step.name)
-        if not self.step.warned and not is_plain(value) and not self.step.result_type.known:
-            self.step.warned = True
-            get_logger().warning(
-                f"{self.step.kind} {self.step.name!r} returns {type(value).__name__} and has no return annotation:"
-                " a resumed run gets it back as plain JSON. Annotate the function's result"
+    def record(self, state: State, result: bytes, error: str | None = None) -> Future[None] | None:
+        """Hand the finished call to the journal, if there is one."""
+        if self.journal is None:
+            return None
+        step = self.step
+        return self.journal.record(
+            TaskCall(
+                self.key,
+                self.outer or ROOT,
+                step.name,
+                state,
+                result,
+                self.started,
+                now(),
+                error,
+                step.label(self.arguments),
+                self.takes,
+                step.source,
             )
-        return body
+        )
+
+    def moment(self, state: State, result: Any = None, error: BaseException | None = None) -> Moment:
+        """What hooks are told."""
+        run_id = None if self.context is None else self.context.run_id
+        return Moment(self.step.kind, self.step.name, state, self.arguments(), run_id, result, error)
 
 
 def invoke(step: Step[..., Any], context: RunContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Carry out a call made in `context`; gives the result, or for an async step a coroutine.
 
-    Without a journal (plain Python, no server) the body is only tried, timed and retried.
+    Without a journal (plain Python, no server) nothing is recorded.
     """
-    if context is None or context.journal is None:
-        inner = _inside(step, context, "") if context else None
-        return try_async(step, inner, args, kwargs) if step.is_async else try_sync(step, inner, args, kwargs)
-    call = _named(step, context, context.journal, args, kwargs)
-    recorded = context.journal.recorded(call.context.parent)
-    if step.is_async:
-        return _replayed(step, recorded) if recorded is not None else _carry_out_async(call)
-    return step.result_type.decode(recorded) if recorded is not None else _carry_out_sync(call)
+    if step.is_bare and (context is None or context.journal is None) and not _is_given_future(args, kwargs):
+        inner = None if context is None else _inside(step, context, "")
+        body = Body(step, inner, args, kwargs)
+        return body.unfold() if step.is_async else body.block()
+    life = carry_out(name_call(step, context, args, kwargs))
+    return drive_async(life) if step.is_async else drive(life)
 
 
-def try_sync(step: Step[..., Any], context: RunContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run the body of a sync step inside `context`, as often as its policy allows."""
-    if context is not None:
-        with entered(context):
-            return try_sync(step, None, args, kwargs)
-    for retry in range(1, step.policy.retries + 1):
-        try:
-            return _once_sync(step, args, kwargs)
-        except Exception as error:  # whatever the user's code raises is a reason to try again
-            time.sleep(_wait_before(step, retry, error))
-    return _once_sync(step, args, kwargs)
-
-
-async def try_async(
-    step: Step[..., Any], context: RunContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """Run the body of an async step inside `context`, as often as its policy allows."""
-    if context is not None:
-        with entered(context):
-            return await try_async(step, None, args, kwargs)
-    for retry in range(1, step.policy.retries + 1):
-        try:
-            return await _once_async(step, args, kwargs)
-        except Exception as error:  # whatever the user's code raises is a reason to try again
-            await asyncio.sleep(_wait_before(step, retry, error))
-    return await _once_async(step, args, kwargs)
-
-
-def run_in_thread(body: Callable[[], Any], timeout: float, too_late: Callable[[float], Exception]) -> Any:
-    """The result of `body`, run in a thread of its own in this context.
-
-    Raises too_late(timeout) when that many seconds are over.
-    """
-    result: Future[Any] = Future()
-    thread = threading.Thread(target=copy_context().run, args=(_settle, result, body), daemon=True)
-    thread.start()
-    try:
-        done, _ = wait([result], timeout)
-    except BaseException:
-        _abandoned.append(thread)
-        raise
-    if not done:
-        _abandoned.append(thread)
-        raise too_late(timeout)
-    return result.result()
-
-
-def abandoned_threads() -> int:
-    """How many bodies go on in threads although their time was up."""
-    _abandoned[:] = [thread for thread in _abandoned if thread.is_alive()]
-    return len(_abandoned)
-
-
-def describe(error: BaseException) -> str:
-    """An error in one line."""
-    try:
-        text = " ".join(str(error).split())[:2_000]
-    except Exception:  # an exception class of the user's that cannot be printed is still one with a name
-        text = "(its text cannot be made)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def now() -> Instant:
-    """The instant on this machine's clock."""
-    return time.time_ns() // 1_000
-
-
-def _named(
-    step: Step[..., Any], context: RunContext, journal: Journal, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Call:
+def name_call(step: Step[..., Any], context: RunContext | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """The call that is made now in `context`."""
+    if context is None:
+        return Call(step, args, kwargs, None)
+    journal = context.journal
+    if step.on_rollback_hook is not None and context.task is not None:
+        raise CallError(
+            f"task {step.name!r} has on_rollback and is called by task {context.task!r}; call it from a flow: once the"
+            " outer task is recorded, nobody would know any more what to undo"
+        )
+    if journal is None:
+        return Call(step, args, kwargs, _inside(step, context, ""))
     key = journal.name_call(context.parent, step.name, step.bind(args, kwargs))
-    return Call(step, args, kwargs, _inside(step, context, key), context, journal, now())
+    takes = journal.origins.among(args, kwargs)
+    return Call(step, args, kwargs, _inside(step, context, key), context.parent, journal, takes, started=now())
+
+
+def carry_out(
+    call: Call,
+    body: Callable[[Call], Life[Any]] | None = None,
+    undo: Callable[[BaseException], Life[None]] | None = None,
+) -> Life[Any]:
+    """The life of a call; returns its result or raises what ended it.
+
+    body: the life of one try; by default the step's function is run.  undo: what precedes the end by an error.
+    """
+    journal = call.journal
+    if _is_given_future(call.args, call.kwargs):
+        call = yield from arrived(call)
+    if journal is not None and (recorded := journal.recorded(call.key)) is not None:
+        value = yield from replayed(call, journal, recorded)
+        return value
+    yield from tell(call, State.RUNNING)
+    try:
+        value = yield from _computed(call, body or _one_try)
+        record = yield from packed(call, value)
+    except GeneratorExit:  # nobody carries this life on any more
+        raise
+    except BaseException as error:  # recorded and told whatever it is, and raised again
+        if undo is not None:
+            yield from undo(error)
+        yield from ended(call, error)
+        raise
+    yield from completed(call, value, record)
+    return value
+
+
+def arrived(call: Call) -> Life[Call]:
+    """The call with results in place of the futures among its arguments.  Raises what one of them raised."""
+    futures = futures_within(call.args, call.kwargs)
+    for future in futures:
+        future.asked = True
+        future.help_along()
+    yield AllSettled([each.settled for each in futures])
+    args, kwargs = with_results(call.args, call.kwargs)
+    return replace(call, args=args, kwargs=kwargs)
+
+
+def replayed(call: Call, journal: Journal, recorded: bytes) -> Life[Any]:
+    """What the recorded call returned."""
+    step = call.step
+    if isinstance(journal, Memory):
+        value = journal.find(recorded)
+    elif is_stored(recorded):
+        value = yield Blocking(lambda: unpack(recorded, step.result_type, step.result_store))
+    else:
+        value = unpack(recorded, step.result_type, step.result_store)
+    _remember(call, value)
+    return value
+
+
+def tell(call: Call, state: State, result: Any = None, error: BaseException | None = None) -> Life[None]:
+    """Call the hooks of this state. A hook that raises is logged, and changes nothing."""
+    hooks = call.step.hooks_for(state)
+    for hook in hooks:
+        moment = call.moment(state, result, error)
+        try:
+            yield Told(hook, moment, call.context)
+        except Exception as problem:  # hooks are the user's code, and beside the matter
+            name = getattr(hook, "__qualname__", repr(hook))
+            get_logger().error(f"hook {name} of {call.step.kind} {call.step.name!r} failed: {describe(problem)}")
+
+
+def packed(call: Call, value: Any) -> Life[bytes]:
+    """The result as the journal keeps it.  Raises TaskResultError."""
+    step, journal = call.step, call.journal
+    if journal is None:
+        return b""
+    if isinstance(journal, Memory):
+        return journal.keep(value)
+    found = pack(value, step.name, step.serializer, step.result_store)
+    if not step.warned and step.serializer.name == "json" and not is_plain(value) and not step.result_type.known:
+        step.warned = True
+        get_logger().warning(
+            f"{step.kind} {step.name!r} returns {type(value).__name__} and has no return annotation:"
+            " a resumed run gets it back as plain JSON. Annotate the function's result"
+        )
+    if found.store is not None:
+        yield Blocking(found.store)
+    return found.body
+
+
+def completed(call: Call, value: Any, record: bytes) -> Life[None]:
+    """Record the result, and tell."""
+    written = call.record(State.COMPLETED, record)
+    if written is not None:
+        yield Settled(written)
+    if call.journal is not None:
+        call.journal.end_call(call.key)
+    _remember(call, value)
+    yield from tell(call, State.COMPLETED, result=value)
+
+
+def ended(call: Call, error: BaseException) -> Life[None]:
+    """Record what ended the call instead of a result, and tell."""
+    state = state_after(error)
+    if isinstance(error, Exception):
+        written = call.record(state, b"null", describe(error))
+        if written is not None:
+            yield Settled(written)
+        if call.journal is not None:
+            call.journal.end_call(call.key)
+    yield from tell(call, state, error=error)
+
+
+def state_after(error: BaseException) -> State:
+    """The state of a call that `error` ended."""
+    if isinstance(error, Suspended):
+        return State.PAUSED
+    if isinstance(error, TaskTimeoutError | FlowTimeoutError | RunTimedOut):
+        return State.TIMED_OUT
+    if isinstance(error, RunInterrupted | asyncio.CancelledError):
+        return State.CANCELLED
+    return State.FAILED if isinstance(error, Exception) else State.CRASHED
+
+
+def _is_given_future(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return TaskFuture.made and bool(futures_within(args, kwargs))
 
 
 def _inside(step: Step[..., Any], context: RunContext, key: str) -> RunContext:
@@ -159,49 +243,30 @@ def _inside(step: Step[..., Any], context: RunContext, key: str) -> RunContext:
     return context.inside(context.flow, step.name, key)
 
 
-def _carry_out_sync(call: Call) -> Any:
-    try:
-        value = try_sync(call.step, call.context, call.args, call.kwargs)
-        body = call.encode(value)
-    except Exception as error:  # recorded whatever it is, and raised again
-        call.record_failure(error).result()
-        raise
-    call.record(State.COMPLETED, body).result()
-    return value
+def _computed(call: Call, body: Callable[[Call], Life[Any]]) -> Life[Any]:
+    step = call.step
+    if step.cache is None:
+        return (yield from _tries(call, body))
+    return (yield from cached(step, step.cache, call.arguments(), now, lambda: _tries(call, body)))
 
 
-async def _carry_out_async(call: Call) -> Any:
-    try:
-        value = await try_async(call.step, call.context, call.args, call.kwargs)
-        body = call.encode(value)
-    except Exception as error:  # recorded whatever it is, and raised again
-        await asyncio.wrap_future(call.record_failure(error))
-        raise
-    await asyncio.wrap_future(call.record(State.COMPLETED, body))
-    return value
+def _tries(call: Call, body: Callable[[Call], Life[Any]]) -> Life[Any]:
+    """Try the body as often as the step's policy allows."""
+    policy, context = call.step.policy, call.context
+    for retry in range(1, policy.retries + 2):
+        if context is not None and context.journal is not None:
+            context.journal.begin_try(context.parent, call.outer, policy.retries > 0)
+        try:
+            return (yield from body(call))
+        except Exception as error:  # whatever the user's code raises may be a reason to try again
+            if retry > policy.retries or not policy.allows(error):
+                raise
+            yield Pause(_wait_before(call.step, retry, error))
+    raise AssertionError("the last try returns or raises")
 
 
-async def _replayed(step: Step[..., Any], recorded: bytes) -> Any:
-    return step.result_type.decode(recorded)
-
-
-def _once_sync(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if step.policy.timeout is None:
-        return step.fn(*args, **kwargs)
-    return run_in_thread(lambda: step.fn(*args, **kwargs), step.policy.timeout, step.timed_out)
-
-
-async def _once_async(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    body: Awaitable[Any] = step.fn(*args, **kwargs)
-    if step.policy.timeout is None:
-        return await body
-    try:
-        async with asyncio.timeout(step.policy.timeout) as scope:
-            return await body
-    except TimeoutError:
-        if scope.expired():
-            raise step.timed_out(step.policy.timeout) from None
-        raise
+def _one_try(call: Call) -> Life[Any]:
+    return (yield Body(call.step, call.context, call.args, call.kwargs, call.elsewhere))
 
 
 def _wait_before(step: Step[..., Any], retry: int, error: Exception) -> float:
@@ -212,8 +277,11 @@ def _wait_before(step: Step[..., Any], retry: int, error: Exception) -> float:
     return seconds
 
 
-def _settle(result: Future[Any], body: Callable[[], Any]) -> None:
-    try:
-        result.set_result(body())
-    except BaseException as error:  # handed to the caller, who raises it
-        result.set_exception(error)
+def _remember(call: Call, value: Any) -> None:
+    """The call's result may go into other calls, and may have to be undone."""
+    if call.journal is not None:
+        call.journal.origins.add(value, call.key)
+    undo, context = call.step.on_rollback_hook, call.context
+    if undo is not None and context is not None and context.scope is not None:
+        moment = call.moment(State.COMPLETED, value)
+        context.scope.compensations.append(Compensation(call.step, undo, call.key, moment))

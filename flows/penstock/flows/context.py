@@ -6,12 +6,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from penstock.events.ids import new_id
 from penstock.flows.errors import NotInRunError
 from penstock.flows.journal import ROOT, Journal
+
+if TYPE_CHECKING:
+    from penstock.flows.scope import Scope
 
 LOGGER = logging.getLogger("penstock.run")
 _current: ContextVar[RunContext | None] = ContextVar("penstock_run", default=None)
@@ -21,7 +24,8 @@ _current: ContextVar[RunContext | None] = ContextVar("penstock_run", default=Non
 class RunContext:
     """The run that the calling code belongs to.
 
-    attempt: 1 for the first try of the run.  task: the name of the enclosing task, None in the flow itself.
+    run_name: as the flow's `run_name` makes it.  attempt: 1 for the first try of the run.  tries_left: how many times
+    the run may still be retried after this try.  task: the name of the enclosing task, None in the flow itself.
     correlationid, causationid, traceparent, hops: where the run comes from; what it emits carries them on.
     """
 
@@ -37,13 +41,22 @@ class RunContext:
     hops: int = 0
     journal: Journal | None = field(default=None, repr=False)  # None: plain Python, nothing is kept
     parent: str = field(default=ROOT, repr=False)  # key of the enclosing call
+    run_name: str = ""
+    tries_left: int = 0
+    scope: Scope | None = field(default=None, repr=False)  # of the enclosing call of a flow, while its body runs
+    log_prints: bool = field(default=False, repr=False)
 
     def inside(self, flow: str, task: str | None, key: str) -> RunContext:
         """The context of a call that this one makes."""
         return RunContext(
             self.run_id, flow, self.parameters, self.namespace, self.attempt, task,
             self.correlationid, self.causationid, self.traceparent, self.hops, self.journal, key,
+            self.run_name, self.tries_left, self.scope, self.log_prints,
         )  # fmt: skip  # dataclasses.replace takes five times as long, and this is done for every call
+
+    def abroad(self) -> RunContext:
+        """The same for code in another process, where nothing can be journalled or submitted."""
+        return replace(self, parameters={}, journal=None, scope=None, log_prints=False)
 
 
 def current_context() -> RunContext | None:
@@ -84,11 +97,13 @@ def leave_run() -> None:
     _current.set(None)
 
 
-def local_context(flow: str, parameters: Mapping[str, Any]) -> RunContext:
+def local_context(
+    flow: str, parameters: Mapping[str, Any], journal: Journal | None = None, run_name: str = ""
+) -> RunContext:
     """The context of a run without a server; its log lines go to stderr unless the program has set up logging."""
     if not LOGGER.hasHandlers():
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         LOGGER.addHandler(handler)
         LOGGER.setLevel(logging.INFO)
-    return RunContext(new_id(), flow, parameters)
+    return RunContext(new_id(), flow, parameters, journal=journal, run_name=run_name)

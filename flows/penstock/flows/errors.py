@@ -7,12 +7,20 @@ PenstockError
     ├── ParameterError        the parameters of a run do not fit the flow's signature
     ├── TaskResultError       a result cannot be kept as JSON
     ├── NotInRunError         something was asked of a run, outside of one
+    ├── ResultMissingError    the result store has lost what the journal refers to
+    ├── ResultStoreError      a result store cannot be used as it is configured
+    ├── FutureError           a future is asked for in a way that could never be answered
+    ├── CallError             a task is called where it cannot keep its promise
+    ├── CodeChangedError      a run is resumed with other code than it began with, and its flow refuses that
+    ├── ArtifactError         an artifact cannot be shown
+    ├── RunnerError           a task runner cannot be started
     ├── TaskTimeoutError      a task took longer than its `timeout` (a TimeoutError)
     └── FlowTimeoutError      a flow took longer than its `timeout` (a TimeoutError)
 BaseException
-└── RunInterrupted            raised inside flow code by the worker; `except Exception` lets it pass
+└── RunInterrupted            raised inside flow code, not by it; `except Exception` lets it pass
     ├── RunCancelled
-    └── RunTimedOut
+    ├── RunTimedOut
+    └── Suspended             the run waits; its code leaves the process and is replayed later
 """
 
 from __future__ import annotations
@@ -61,6 +69,54 @@ class TaskResultError(FlowError, TypeError):
         )
 
 
+class ResultMissingError(FlowError, LookupError):
+    """A result lies in a store, and is not there any more, or not as it was written.
+
+    key: its name in the store.  store: the URL of the store.
+    """
+
+    def __init__(self, key: str, store: str, reason: str) -> None:
+        self.key, self.store = key, store
+        super().__init__(
+            f"the result {key} in {store} {reason}. All workers need the same store (PENSTOCK_RESULTS, for several"
+            " machines an s3:// URL); a run that has lost results can only be started anew"
+        )
+
+
+class ResultStoreError(FlowError, ValueError):
+    """A result store is named by a URL that cannot be used."""
+
+
+class FutureError(FlowError, RuntimeError):
+    """A future is asked for its result in a way that could never be answered."""
+
+
+class CallError(FlowError, RuntimeError):
+    """A task is called where it cannot keep its promise."""
+
+
+class ArtifactError(FlowError, ValueError):
+    """An artifact is of a form that cannot be shown."""
+
+
+class RunnerError(FlowError, RuntimeError):
+    """A task runner cannot be started."""
+
+
+class CodeChangedError(FlowError, RuntimeError):
+    """A run is resumed with other code than it began with.
+
+    changes: one sentence each.
+    """
+
+    def __init__(self, flow: str, changes: list[str]) -> None:
+        self.flow, self.changes = flow, changes
+        super().__init__(
+            f"the code of flow {flow!r} changed under this run: {'; '.join(changes)}. Let it go on with the new code"
+            ' (@flow(on_changed_code="continue")), let it begin anew ("restart"), or bring the old code back'
+        )
+
+
 class NotInRunError(FlowError, RuntimeError):
     """A run was asked for where there is none."""
 
@@ -82,7 +138,7 @@ class FlowTimeoutError(FlowError, TimeoutError):
 
 
 class RunInterrupted(BaseException):
-    """The worker ends the run; code may clean up (`finally`), and must let it pass.
+    """The run ends or leaves this process; code may clean up (`finally`), and must let it pass.
 
     Like KeyboardInterrupt it is no error of the code that it is raised in.
     """
@@ -94,3 +150,16 @@ class RunCancelled(RunInterrupted):
 
 class RunTimedOut(RunInterrupted):
     """The run took longer than its flow's `timeout`."""
+
+
+class Suspended(RunInterrupted):
+    """The run waits for something outside; it leaves its process, and is replayed when that has happened.
+
+    Raised by what waits (`sleep`, an approval, an event), journalled under `key` by whoever ends the waiting.
+    reason: one line for people.  until: the instant (µs) at which it goes on by itself; None: something has to happen.
+    paused: a person is asked; else it waits for an event, a time or a limit.
+    """
+
+    def __init__(self, reason: str, key: str = "", until: int | None = None, *, paused: bool = False) -> None:
+        self.reason, self.key, self.until, self.paused = reason, key, until, paused
+        super().__init__(reason)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast, overload
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Unpack, cast, get_args, overload
 
-from penstock.flows.calls import invoke, try_async, try_sync
-from penstock.flows.context import current_context, local_context
+from penstock.flows.calls import Call, name_call
+from penstock.flows.context import RunContext, current_context, local_context
 from penstock.flows.errors import FlowDefinitionError, FlowTimeoutError, ParameterError
+from penstock.flows.flow_life import FlowLife
+from penstock.flows.generators import iterate, iterate_async
+from penstock.flows.journal import Memory
+from penstock.flows.names import checked_names
+from penstock.flows.operations import drive, drive_async
+from penstock.flows.options import FlowOptions, OnChangedCode, check_options
 from penstock.flows.parameters import Parameters
-from penstock.flows.retries import RetryDelay, Seconds
+from penstock.flows.prints import watch_prints
 from penstock.flows.step import P, R, Step
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,199}\Z")
@@ -27,22 +34,19 @@ class Flow(Step[P, R]):
     kind = "flow"
     late = FlowTimeoutError
 
-    def __init__(
-        self,
-        fn: Callable[P, R],
-        *,
-        name: str | None = None,
-        retries: int = 0,
-        retry_delay: RetryDelay = 0,
-        timeout: Seconds | None = None,
-        limits: Iterable[str] = (),
-        tags: Iterable[str] = (),
-    ) -> None:
-        super().__init__(fn, name=name, retries=retries, retry_delay=retry_delay, timeout=timeout)
+    def __init__(self, fn: Callable[P, R], options: Mapping[str, Any]) -> None:
+        super().__init__(fn, options)
         if not isinstance(self.name, str) or not _NAME.match(self.name):
             raise FlowDefinitionError(f'flow name {self.name!r}: give letters, digits and dashes, e.g. name="reroute"')
-        self.limits = _names(limits, "limits")
-        self.tags = _names(tags, "tags")
+        self.limits = checked_names(options.get("limits", ()), "limits")
+        self.runner = options.get("runner")
+        if self.runner is not None and not callable(getattr(self.runner, "open", None)):
+            raise FlowDefinitionError(f"runner={self.runner!r}: give ThreadRunner(), ProcessRunner(), DaskRunner() …")
+        self.log_prints = bool(options.get("log_prints", False))
+        self.on_changed_code: OnChangedCode = options.get("on_changed_code", "continue")
+        if self.on_changed_code not in get_args(OnChangedCode):
+            known = ", ".join(map(repr, get_args(OnChangedCode)))
+            raise FlowDefinitionError(f"on_changed_code={self.on_changed_code!r}: there are {known}")
         self.description = inspect.getdoc(fn) or ""
         self._parameters = Parameters(self.name, fn, self.signature)
 
@@ -50,11 +54,21 @@ class Flow(Step[P, R]):
         values = self._validate_call(args, kwargs)
         taken, named = self._parameters.arguments(values)
         outer = current_context()
-        if outer is not None:
-            return cast("R", invoke(self, outer, taken, named))
-        context = local_context(self.name, values)
-        tried = try_async(self, context, taken, named) if self.is_async else try_sync(self, context, taken, named)
-        return cast("R", tried)
+        if self.log_prints:
+            watch_prints()
+        call = self._root_call(values, taken, named) if outer is None else name_call(self, outer, taken, named)
+        if self.policy.retries and call.context is not None and call.context.journal is None:
+            call = replace(call, context=replace(call.context, journal=Memory()))
+        if self.is_generator:
+            items = iterate_async if self.is_async else iterate
+            return cast("R", items(lambda: call, self._life))
+        life = self._life(call).inside()
+        return cast("R", drive_async(life) if self.is_async else drive(life))
+
+    def with_options(self, **options: Unpack[FlowOptions]) -> Flow[P, R]:
+        """The same flow with other options; those not named stay."""
+        check_options("flow", options, FlowOptions)
+        return Flow(self.fn, {**self.options, **options})
 
     def validate_parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter with its value: converted, defaults filled in.  Raises ParameterError naming each problem."""
@@ -64,10 +78,26 @@ class Flow(Step[P, R]):
         """The JSON Schema of the parameters, an object.  Raises FlowDefinitionError where there can be none."""
         return self._parameters.schema()
 
+    def name_run(self, values: Mapping[str, Any]) -> str:
+        """What a run with these (validated) parameters is shown as; "" where the flow has no `run_name`."""
+        return self.label(lambda: values)
+
     def call_body(self, values: Mapping[str, Any]) -> Any:
-        """The bare function with validated parameters: for a worker, which does retries, timeout and context itself."""
+        """One try with validated parameters, in the current context: for a worker, which does retries and timeout.
+
+        An async flow gives a coroutine; a generator's result is the list of its items.
+        """
         args, kwargs = self._parameters.arguments(values)
-        return self.fn(*args, **kwargs)
+        context = current_context() or local_context(self.name, values)
+        life = FlowLife(self, Call(self, args, kwargs, context), context).on_worker()
+        return drive_async(life) if self.is_async else drive(life)
+
+    def _root_call(self, values: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        return Call(self, args, kwargs, local_context(self.name, values, run_name=self.name_run(values)))
+
+    def _life(self, call: Call) -> FlowLife:
+        context = cast("RunContext", call.context)  # a flow makes its own run where there is none
+        return FlowLife(self, call, context)
 
     def _validate_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -80,47 +110,25 @@ class Flow(Step[P, R]):
 @overload
 def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
 @overload
-def flow(
-    *,
-    name: str | None = None,
-    retries: int = 0,
-    retry_delay: RetryDelay = 0,
-    timeout: Seconds | None = None,
-    limits: Iterable[str] = (),
-    tags: Iterable[str] = (),
-) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(
-    fn: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    retries: int = 0,
-    retry_delay: RetryDelay = 0,
-    timeout: Seconds | None = None,
-    limits: Iterable[str] = (),
-    tags: Iterable[str] = (),
-) -> Any:
-    """Make a function a flow; with and without arguments, sync and async.
+def flow(**options: Unpack[FlowOptions]) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a flow; with and without arguments, sync and async, generators too.
 
     name: letters, digits, dashes; by default the function's, with dashes for underscores.
+    run_name, tags, retry_if, serializer, store and the hooks: as of `task`.
     retries: further tries of a failed run, which keep what finished tasks returned.  retry_delay: seconds, a timedelta,
     a list of them, or `exponential(…)`.  timeout: seconds for one try of the run; a worker ends it, in plain Python
     async code is cancelled and sync code fails but goes on in its thread.
     limits: names of limits (files.md) that each run passes first.
+    runner: where submitted tasks run: `ThreadRunner()` (the default), `ProcessRunner()`, `DaskRunner()`, `RayRunner()`.
+    log_prints: what the flow and its tasks print goes to the run's log; on a worker it always does.
+    on_changed_code: when a run is resumed with other code than it began with: "continue" (told in its log, on what was
+    recorded), "restart" (forget what was recorded) or "refuse" (fail, with what changed).
     Raises FlowDefinitionError.
     """
+    check_options("flow", options, FlowOptions)
 
     def decorate(fn: Callable[..., Any]) -> Flow[..., Any]:
-        return Flow(fn, name=name, retries=retries, retry_delay=retry_delay, timeout=timeout, limits=limits, tags=tags)
+        return Flow(fn, options)
 
     return decorate if fn is None else decorate(fn)
-
-
-def _names(given: Iterable[str], what: str) -> tuple[str, ...]:
-    if isinstance(given, str):
-        raise FlowDefinitionError(f'{what}={given!r}: give a list, {what}=["{given}"]')
-    names = tuple(given)
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise FlowDefinitionError(f"{what}={list(names)!r}: {name!r} is no name")
-    return names

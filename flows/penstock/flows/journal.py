@@ -8,7 +8,6 @@ given its records again returns them and does not run those bodies.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from typing import Any, TypeAlias
 
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
+from penstock.flows.graph import Origins
 from penstock.flows.results import digest_arguments
+from penstock.flows.sources import Past
 from penstock.flows.states import State
 
 ROOT = ""  # the parent of calls that the flow itself makes
@@ -28,6 +29,8 @@ class TaskCall:
     """One finished call.
 
     key: its name within the run.  result: JSON, "null" unless completed.  error: one line, or None.
+    label: as the task's `run_name` made it.  takes: keys of the calls whose results are among its arguments.
+    source: digest of the code that ran.
     """
 
     key: str
@@ -38,6 +41,9 @@ class TaskCall:
     started: Instant
     ended: Instant
     error: str | None = None
+    label: str = ""
+    takes: tuple[str, ...] = ()
+    source: str = ""
 
 
 Record: TypeAlias = Callable[[TaskCall], "Future[None]"]
@@ -57,26 +63,82 @@ class Journal:
 
     recorded: key → JSON result of the completed calls of earlier tries; failed calls are not among them and run anew.
     record: takes a finished call and completes its future once the call is kept; it may be called from any thread.
+    past: the code that the recorded calls came from, as far as it is known.
     """
 
-    def __init__(self, recorded: Mapping[str, bytes], record: Record) -> None:
+    def __init__(self, recorded: Mapping[str, bytes], record: Record, past: Past | None = None) -> None:
+        self.past = past or Past()
+        self.origins = Origins()
         self._recorded = recorded
         self._record = record
-        self._made: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self._fresh: dict[str, bytes] = {}  # recorded in this try, by calls that are tried again within it
+        self._tried_again: set[str] = set()
+        self._made: dict[str, dict[tuple[str, str], int]] = {}  # parent → (task, digest) → how many
         self._lock = Lock()
+        self.named: set[str] = set()
 
     def name_call(self, parent: str, task: str, arguments: Mapping[str, Any]) -> str:
         """Name the call that is being made now, and count it."""
         digest = digest_arguments(arguments)
         with self._lock:
-            ordinal = self._made[parent, task, digest]
-            self._made[parent, task, digest] = ordinal + 1
-        return call_key(parent, task, digest, ordinal)
+            made = self._made.setdefault(parent, {})
+            ordinal = made.get((task, digest), 0)
+            made[task, digest] = ordinal + 1
+        key = call_key(parent, task, digest, ordinal)
+        if self.past.calls:
+            self.named.add(key)
+        return key
 
     def recorded(self, key: str) -> bytes | None:
         """The JSON result of a call that has been recorded, or None."""
-        return self._recorded.get(key)
+        found = self._recorded.get(key)
+        return self._fresh.get(key) if found is None else found
 
     def record(self, call: TaskCall) -> Future[None]:
         """Hand a finished call over; the code behind it must wait for the future."""
+        if call.state is State.COMPLETED and call.parent in self._tried_again:
+            self._fresh[call.key] = call.result
         return self._record(call)
+
+    def begin_try(self, key: str, outer: str | None, may_be_tried_again: bool) -> None:
+        """The body of call `key` begins: what it calls is counted from the first again.
+
+        outer: key of the call that made it; None: none did.  may_be_tried_again: calls that finish in it are to be
+        replayed by its next try; it is so, too, where that holds for the outer call.
+        """
+        with self._lock:
+            self._made.pop(key, None)
+        if may_be_tried_again or outer in self._tried_again:
+            self._tried_again.add(key)
+
+    def end_call(self, key: str) -> None:
+        """The call `key` has ended; nothing more is called in it."""
+        with self._lock:
+            self._made.pop(key, None)
+        self._tried_again.discard(key)
+
+    def restart(self) -> None:
+        """Forget what earlier tries recorded: the run begins anew."""
+        self._recorded, self.past = {}, Past()
+
+
+class Memory(Journal):
+    """A journal for flows that are retried in plain Python: it keeps the results themselves, for this process only."""
+
+    def __init__(self) -> None:
+        super().__init__({}, self._kept)
+        self.objects: list[Any] = []
+
+    def keep(self, value: Any) -> bytes:
+        """What stands for the value in a record."""
+        self.objects.append(value)
+        return str(len(self.objects) - 1).encode()
+
+    def find(self, record: bytes) -> Any:
+        """The value that a record stands for."""
+        return self.objects[int(record)]
+
+    def _kept(self, call: TaskCall) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_result(None)
+        return future

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from penstock.flows.calls import describe
 from penstock.flows.errors import FlowDefinitionError, FlowLoadError
 from penstock.flows.flow import Flow
+from penstock.flows.tries import describe
 
 
 @dataclass(frozen=True, slots=True)

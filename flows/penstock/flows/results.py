@@ -24,17 +24,22 @@ _NUL = b"\\u0000"
 
 
 def encode_result(value: object, name: str) -> bytes:
+    """The result of call `name` as JSON of at most 1 MiB, as rows hold it.  Raises TaskResultError."""
+    body = encode_json(value, name)
+    if len(body) > MAX_RESULT:
+        raise TaskResultError(name, f"it has {len(body)} bytes as JSON, at most {MAX_RESULT} are kept")
+    return body
+
+
+def encode_json(value: object, name: str) -> bytes:
     r"""The result of call `name` as JSON.
 
-    Raises TaskResultError for what JSON or the databases cannot hold: other objects, NaN, infinity, the character NUL,
-    more than 1 MiB.
+    Raises TaskResultError for what JSON or the databases cannot hold: other objects, NaN, infinity, the character NUL.
     """
     try:
         body = msgspec.json.encode(value, enc_hook=_encodable)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TaskResultError(name, str(error) or type(error).__name__) from error
-    if len(body) > MAX_RESULT:
-        raise TaskResultError(name, f"it has {len(body)} bytes as JSON, at most {MAX_RESULT} are kept")
     if b"null" in body and _holds_no_number(value):  # msgspec writes NaN as null, which would come back as None
         raise TaskResultError(name, "it holds NaN or infinity, which JSON has not")
     if _NUL in body and _holds_nul(msgspec.json.decode(body)):
@@ -92,6 +97,11 @@ def digest_arguments(arguments: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def encode_arguments(value: object) -> bytes:
+    """JSON that is equal for equal values of one type.  Raises TypeError where a value has no JSON form."""
+    return msgspec.json.encode(value, enc_hook=_encodable, order="deterministic")
+
+
 def _canonical(value: object) -> bytes:
     try:
         return msgspec.json.encode(value, enc_hook=_nameable, order="deterministic")
@@ -100,7 +110,10 @@ def _canonical(value: object) -> bytes:
 
 
 def _nameable(value: object) -> object:
-    return value.model_dump(mode="python") if isinstance(value, BaseModel) else {"type": _type_name(value)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="python")
+    known = getattr(value, "call_name", None)  # of a future: what its call is named by
+    return {"type": _type_name(value)} if known is None else {"call": known}
 
 
 def _type_name(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
@@ -43,13 +43,24 @@ def exponential(first: Seconds, *, factor: float = 2.0, most: Seconds = 3_600.0,
     return Backoff(seconds(first, "first"), factor, seconds(most, "most"), jitter)
 
 
+RetryIf: TypeAlias = "type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]"
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """retries: how many more tries after the first.  timeout: seconds that one try may take (None: no limit)."""
+    """retries: how many more tries after the first.  timeout: seconds that one try may take (None: no limit).
+
+    condition: whether an exception is a reason to try again (None: each is).
+    """
 
     retries: int = 0
     delay: tuple[float, ...] | Backoff = (0.0,)
     timeout: float | None = None
+    condition: Callable[[Exception], bool] | None = None
+
+    def allows(self, error: BaseException) -> bool:
+        """Whether a call that ended with `error` may be tried again, as far as the error goes."""
+        return isinstance(error, Exception) and (self.condition is None or bool(self.condition(error)))
 
     @property
     def jitter(self) -> float:
@@ -70,13 +81,16 @@ class Policy:
         return [self.wait(retry) for retry in range(1, self.retries + 1)]
 
 
-def policy(retries: int, retry_delay: RetryDelay, timeout: Seconds | None) -> Policy:
+def policy(
+    retries: int = 0, retry_delay: RetryDelay = 0, timeout: Seconds | None = None, retry_if: RetryIf | None = None
+) -> Policy:
     """What the decorators were given, checked.  Raises FlowDefinitionError."""
     if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 10_000:
         raise FlowDefinitionError(f"retries={retries!r}: give a whole number from 0 to 10000")
     if timeout is not None and seconds(timeout, "timeout") == 0:
         raise FlowDefinitionError("timeout=0 leaves no time at all; leave it out for no limit")
-    return Policy(retries, _delay(retry_delay), None if timeout is None else seconds(timeout, "timeout"))
+    limit = None if timeout is None else seconds(timeout, "timeout")
+    return Policy(retries, _delay(retry_delay), limit, _condition(retry_if))
 
 
 def seconds(value: object, what: str) -> float:
@@ -85,6 +99,17 @@ def seconds(value: object, what: str) -> float:
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= LONGEST:
         raise FlowDefinitionError(f"{what}={value!r}: give seconds (0 to {LONGEST:g}) or a timedelta")
     return float(found)
+
+
+def _condition(value: RetryIf | None) -> Callable[[Exception], bool] | None:
+    if value is None:
+        return None
+    kinds = value if isinstance(value, tuple) else (value,)
+    if all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+        return lambda error: isinstance(error, kinds)  # type: ignore[arg-type]  # they are all classes, seen above
+    if callable(value) and not isinstance(value, type):
+        return value
+    raise FlowDefinitionError(f"retry_if={value!r}: give exception classes, or a function of the exception")
 
 
 def _delay(value: RetryDelay) -> tuple[float, ...] | Backoff:

@@ -16,10 +16,10 @@ import time
 from queue import SimpleQueue
 from typing import Any
 
-from penstock.flows.calls import describe, now
 from penstock.flows.context import leave_run
 from penstock.flows.errors import RunCancelled, RunTimedOut
 from penstock.flows.load import Library, LoadedFlow, load_flows
+from penstock.flows.tries import describe, now
 from penstock.services.worker.channel import Channel, Interruption, Output
 from penstock.services.worker.frames import (
     TO_CHILD,

@@ -15,13 +15,13 @@ from typing import Any
 import msgspec
 
 import penstock.flows
-from penstock.flows.calls import abandoned_threads, describe, now
 from penstock.flows.context import RunContext, entered
 from penstock.flows.errors import NotInRunError, ParameterError, RunCancelled, RunInterrupted, RunTimedOut
 from penstock.flows.flow import Flow
 from penstock.flows.journal import Journal, TaskCall
 from penstock.flows.results import encode_result
 from penstock.flows.states import State
+from penstock.flows.tries import abandoned_threads, describe, now
 from penstock.services.worker.channel import Channel, Interruption
 from penstock.services.worker.frames import Execute, Finished, Started, TaskFinished
 

@@ -1,0 +1,104 @@
+"""`emit` from flows: events that carry the run's chain of causes, and are sent once however often the run is replayed.
+
+In a run with a journal the emission is recorded once the bus has acknowledged it. Where a process dies between the two,
+the event is sent again with the same id, which changes nothing for who reads it. Without a server, and with no target
+configured (see `penstock.events`), an event is only logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from penstock.events import Event, NoTargetError
+from penstock.events import aemit as send_async
+from penstock.events import emit as send
+from penstock.events.event import from_mapping
+from penstock.events.ids import derived_id, new_id
+from penstock.flows import tries
+from penstock.flows.context import RunContext, current_context, get_logger
+from penstock.flows.recorded import keep
+
+_NOTHING: Any = object()  # "no data" is not "data: null"
+
+
+def emit(event: str | Event, /, data: Any = _NOTHING, *, subject: str | None = None, **attributes: Any) -> Event:
+    """Send an event, as `penstock.events.emit`; returns it once it is acknowledged.
+
+    source: by default `flow/<name>`.  Raises what `penstock.events.emit` raises.
+    """
+    context = current_context()
+    key = _name(context, event, data, subject, attributes)
+    made = _event(context, key, event, data, subject, attributes)
+    if not _is_recorded(context, key):
+        started = tries.now()
+        _sent(context, made)
+        if context is not None and context.journal is not None:
+            keep(context, context.journal, key, "emit", b"true", started)
+    return made
+
+
+async def aemit(event: str | Event, /, data: Any = _NOTHING, *, subject: str | None = None, **attributes: Any) -> Event:
+    """As `emit`, for async code."""
+    context = current_context()
+    key = _name(context, event, data, subject, attributes)
+    made = _event(context, key, event, data, subject, attributes)
+    if not _is_recorded(context, key):
+        started = tries.now()
+        try:
+            await send_async(made)
+        except NoTargetError:
+            _only_logged(context, made)
+        if context is not None and context.journal is not None:
+            await asyncio.to_thread(keep, context, context.journal, key, "emit", b"true", started)
+    return made
+
+
+def _name(context: RunContext | None, *given: Any) -> str:
+    if context is None or context.journal is None:
+        return ""
+    event, data, subject, attributes = given
+    told = event.model_dump(mode="json") if isinstance(event, Event) else event
+    arguments = {"event": told, "data": None if data is _NOTHING else data, "subject": subject, **attributes}
+    return context.journal.name_call(context.parent, "emit", arguments)
+
+
+def _is_recorded(context: RunContext | None, key: str) -> bool:
+    return context is not None and context.journal is not None and context.journal.recorded(key) is not None
+
+
+def _event(
+    context: RunContext | None, key: str, event: str | Event, data: Any, subject: str | None, attributes: dict[str, Any]
+) -> Event:
+    if isinstance(event, Event):
+        return event
+    caused = {} if context is None else _causes(context, key)
+    given = {**caused, "type": event, **({"subject": subject} if subject is not None else {}), **attributes}
+    if data is not _NOTHING:
+        given["data"] = data
+    return from_mapping(given)
+
+
+def _causes(context: RunContext, key: str) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "id": derived_id("emit", context.run_id, key) if key else new_id(),
+        "source": f"flow/{context.flow}",
+        "correlationid": context.correlationid or context.run_id,
+        "causationid": context.run_id,
+        "hops": context.hops,
+    }
+    return made | ({"traceparent": context.traceparent} if context.traceparent else {})
+
+
+def _sent(context: RunContext | None, event: Event) -> None:
+    try:
+        send(event)
+    except NoTargetError:
+        _only_logged(context, event)
+
+
+def _only_logged(context: RunContext | None, event: Event) -> None:
+    """Raises NoTargetError again where a server is meant to take the event."""
+    if context is None or context.journal is not None:
+        raise
+    get_logger().info("emit %s (not sent: no target is configured): %s", event.type, event.model_dump_json())

@@ -1,0 +1,91 @@
+"""What one call of a flow holds while it runs: its task runner, what it has submitted, what to undo should it fail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from penstock.flows.futures import TaskFuture
+from penstock.flows.hooks import Moment
+from penstock.flows.pool import Pool
+from penstock.flows.runners.threads import ThreadRunner
+from penstock.flows.tries import abandon
+
+if TYPE_CHECKING:
+    from penstock.flows.runners import Crew, TaskRunner
+    from penstock.flows.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Compensation:
+    """What undoes a finished call.  key: of the call.  moment: what the function is told."""
+
+    step: Step[..., Any]
+    function: Callable[[Moment], Any]
+    key: str
+    moment: Moment
+
+
+class Scope:
+    """One call of a flow. Only its body's own process sees it; threads of the run share it."""
+
+    def __init__(self, runner: TaskRunner | None) -> None:
+        self.compensations: list[Compensation] = []
+        self._runner: TaskRunner = runner or ThreadRunner()
+        self._opened: tuple[Crew, Pool] | None = None
+        self._submitted: set[TaskFuture[Any]] = set()
+        self._lock = threading.Lock()
+
+    def submit(self, future: TaskFuture[Any]) -> None:
+        """Have a thread of the pool carry it out."""
+        self.add(future)
+        self._open()[1].submit(future.run)
+
+    def add(self, future: TaskFuture[Any]) -> None:
+        """The flow does not end before this future has."""
+        self._submitted.add(future)
+        future.add_done_callback(self._ended)
+
+    @property
+    def elsewhere(self) -> Callable[..., Any] | None:
+        """What runs the bodies of sync tasks; None: whoever carries out the call."""
+        return None if isinstance(self._runner, ThreadRunner) else self._open()[0].run
+
+    def open_futures(self) -> list[Future[Any]]:
+        """What has been submitted and not ended."""
+        return [future.settled for future in list(self._submitted) if not future.done()]
+
+    def unheard(self) -> list[TaskFuture[Any]]:
+        """Calls that failed, and nobody asked for their result."""
+        return [each for each in self._submitted if each.done() and not each.asked]
+
+    def cancel(self) -> None:
+        """Take back what has not begun, cancel async calls."""
+        for future in list(self._submitted):
+            future.cancel()
+
+    def close(self) -> None:
+        """Let go of the runner. Threads that still run a body are counted as abandoned."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            crew, pool = opened
+            running = bool(self.open_futures())
+            threads = pool.close()
+            if running:
+                abandon(threads)
+            crew.close()
+
+    def _open(self) -> tuple[Crew, Pool]:
+        with self._lock:
+            if self._opened is None:
+                crew = self._runner.open()
+                self._opened = crew, Pool(crew.threads)
+            return self._opened
+
+    def _ended(self, future: TaskFuture[Any]) -> None:
+        if future.settled.cancelled() or future.asked or future.settled.exception() is None:
+            self._submitted.discard(future)
