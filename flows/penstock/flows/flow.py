@@ -54,7 +54,7 @@ class Flow(Step[P, R]):
         values = self._validate_call(args, kwargs)
         taken, named = self._parameters.arguments(values)
         outer = current_context()
-        if self.log_prints:
+        if self.log_prints and (outer is None or outer.journal is None):  # a worker catches all that is printed
             watch_prints()
         call = self._root_call(values, taken, named) if outer is None else name_call(self, outer, taken, named)
         if self.policy.retries and call.context is not None and call.context.journal is None:

@@ -59,8 +59,17 @@ class Policy:
     condition: Callable[[Exception], bool] | None = None
 
     def allows(self, error: BaseException) -> bool:
-        """Whether a call that ended with `error` may be tried again, as far as the error goes."""
-        return isinstance(error, Exception) and (self.condition is None or bool(self.condition(error)))
+        """Whether a call that ended with `error` may be tried again, as far as the error goes.
+
+        Where the condition itself raises, it may not; the error gets a note of that.
+        """
+        if not isinstance(error, Exception):
+            return False
+        try:
+            return self.condition is None or bool(self.condition(error))
+        except Exception as problem:  # the user's function may raise anything, and must not hide the error
+            error.add_note(f"retry_if failed: {type(problem).__name__}: {problem}")
+            return False
 
     @property
     def jitter(self) -> float:

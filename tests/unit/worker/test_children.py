@@ -187,7 +187,10 @@ def holds_the_interpreter():
 
 @flow
 def holds_on():
-    print("napping")
+    try:
+        print("napping")
+    except BaseException:
+        pass  # it may be asked to end before print returns, and holds on all the same
     re.match(r"(a+)+$", "a" * 64 + "b")
 
 @task(timeout=0.01)

@@ -171,6 +171,7 @@ class Execution:
             traceparent=claimed.traceparent,
             hops=claimed.hops,
             until=self._until,
+            retries_left=max(0, self._flow.retries - claimed.retries),
         )
         self._check_ours()
         if self._handing_back or not self._child.alive:

@@ -37,11 +37,20 @@ class Load(Frame, frozen=True, kw_only=True):
     heartbeat: float = 1.0  # seconds between signs of life
 
 
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """A recorded call besides its result, as in TaskFinished.  parent: None where unknown."""
+
+    name: str
+    source: str = ""
+    parent: str | None = None
+
+
 class Execute(Frame, frozen=True, kw_only=True):
     """To the child: carry out a run.
 
     parameters: a JSON object.  journal: call key → JSON result of what earlier tries completed.
-    attempt: 1 for the first try.  until: as in Hold.
+    attempt: 1 for the first try.  until: as in Hold.  retries_left: further tries that the flow's policy allows.
+    source: digest of the flow's code when the run began, "" where unknown.  calls: what is known of recorded calls.
     """
 
     run_id: str
@@ -56,6 +65,9 @@ class Execute(Frame, frozen=True, kw_only=True):
     traceparent: str | None = None
     hops: int = 0
     until: float = math.inf
+    retries_left: int = 0
+    source: str = ""
+    calls: dict[str, Known] = {}
 
 
 class Recorded(Frame, frozen=True, kw_only=True):
@@ -125,11 +137,16 @@ class Loaded(Frame, frozen=True, kw_only=True):
 
 
 class Started(Frame, frozen=True, kw_only=True):
-    """From the child: the parameters fit, the run's code begins now."""
+    """From the child: the parameters fit, the run's code begins now.
+
+    name: as the flow's `run_name` makes it.  source: digest of the flow's code.
+    """
 
     run_id: str
     epoch: int
     at: Instant
+    name: str = ""
+    source: str = ""
 
 
 class Log(Frame, frozen=True, kw_only=True):
@@ -145,6 +162,7 @@ class TaskFinished(Frame, frozen=True, kw_only=True):
     """From the child: a call has finished; the child waits for `Recorded`.
 
     call, parent: keys within the run.  state: completed, failed or timed_out.  result: JSON ("null" unless completed).
+    label: what the call is shown as.  takes: keys of the calls whose results it took.  source: digest of its code.
     """
 
     run_id: str
@@ -157,6 +175,9 @@ class TaskFinished(Frame, frozen=True, kw_only=True):
     started: Instant
     ended: Instant
     error: str | None = None
+    label: str = ""
+    takes: tuple[str, ...] = ()
+    source: str = ""
 
 
 class Finished(Frame, frozen=True, kw_only=True):
@@ -164,6 +185,7 @@ class Finished(Frame, frozen=True, kw_only=True):
 
     state: completed, failed, timed_out, cancelled or crashed.  result: JSON.  error: one line.  traceback: of the
     user's code.  spent: the child carries a rest of the run (a thread that cannot be stopped) and should be replaced.
+    retry: false where the flow's own condition says that this error is no reason to try again.
     """
 
     run_id: str
@@ -174,6 +196,7 @@ class Finished(Frame, frozen=True, kw_only=True):
     error: str | None = None
     traceback: str | None = None
     spent: bool = False
+    retry: bool = True
 
 
 class Heartbeat(Frame, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def judge(finished: Finished, flow: FlowInfo, claimed: ClaimedRun, attempts: int
     attempts: claims that may die (settings.run_attempts).  draw: a random number in [0, 1), for the jitter.
     """
     state = State(finished.state)
-    if state in _RETRIED and claimed.retries < flow.retries:
+    if state in _RETRIED and finished.retry and claimed.retries < flow.retries:
         return Outcome(state, retry_wait(flow, claimed.retries, draw))
     if state is State.CRASHED and claimed.attempt < attempts:
         return Outcome(state, AFTER_CRASH.pause(claimed.attempt, draw))

@@ -20,6 +20,7 @@ from penstock.flows.errors import NotInRunError, ParameterError, RunCancelled, R
 from penstock.flows.flow import Flow
 from penstock.flows.journal import Journal, TaskCall
 from penstock.flows.results import encode_result
+from penstock.flows.sources import Past, RecordedCall
 from penstock.flows.states import State
 from penstock.flows.tries import abandoned_threads, describe, now
 from penstock.services.worker.channel import Channel, Interruption
@@ -45,6 +46,7 @@ class Run:
         self._asked: type[RunInterrupted] | None = None
         self._cancel_task: Callable[[], object] | None = None  # of an async flow, while it runs
         self._process = os.getpid()
+        self._name = ""  # what the run is shown as
 
     def carry_out(self) -> Finished:
         """Run the user's code to its end, whatever that is."""
@@ -76,7 +78,8 @@ class Run:
     def _outcome(self) -> tuple[State, bytes, BaseException | None]:
         try:
             values = self._flow.validate_parameters(_json_object(self.order))
-            self._channel.send(Started(run_id=self.order.run_id, epoch=self.order.epoch, at=now()))
+            self._name = self._flow.name_run(values)
+            self._channel.send(self._started())
             return State.COMPLETED, encode_result(self._run(values), self._flow.name), None
         except (RunTimedOut, RunCancelled) as error:
             return _state_of(type(error)), b"null", error
@@ -84,6 +87,10 @@ class Run:
             return _state_of(self._asked), b"null", error
         except BaseException as error:  # user code may raise anything, SystemExit included: that ends the run, not us
             return State.FAILED, b"null", error
+
+    def _started(self) -> Started:
+        order = self.order
+        return Started(run_id=order.run_id, epoch=order.epoch, at=now(), name=self._name, source=self._flow.source)
 
     def _run(self, values: dict[str, Any]) -> Any:
         timeout = self._flow.policy.timeout
@@ -114,7 +121,7 @@ class Run:
             if self._asked is not None:
                 body.close()
                 raise self._asked
-            self._cancel_task = lambda: loop.call_soon_threadsafe(task.cancel) if task else None
+            self._cancel_task = lambda: loop.call_soon_threadsafe(task.cancel, self._asked) if task else None
         try:
             return await body
         finally:
@@ -133,7 +140,9 @@ class Run:
             causationid=order.causationid,
             traceparent=order.traceparent,
             hops=order.hops,
-            journal=Journal(order.journal, self._record),
+            journal=Journal(order.journal, self._record, _past(order)),
+            run_name=self._name,
+            tries_left=order.retries_left,
         )
 
     def _record(self, call: TaskCall) -> Future[None]:
@@ -167,6 +176,9 @@ class Run:
             started=call.started,
             ended=call.ended,
             error=call.error,
+            label=call.label,
+            takes=call.takes,
+            source=call.source,
         )
 
     def _finish(self, state: State, result: bytes, error: BaseException | None) -> Finished:
@@ -180,7 +192,12 @@ class Run:
             error=None if error is None else self._explain(error),
             traceback=None if error is None else user_traceback(error),
             spent=abandoned_threads() > 0,
+            retry=state is not State.FAILED or error is None or self._may_be_retried(error),
         )
+
+    def _may_be_retried(self, error: BaseException) -> bool:
+        policy = self._flow.policy
+        return policy.condition is None or policy.allows(error)
 
     def _close(self) -> None:
         """From here on nothing belongs to the run: threads that it left behind get errors."""
@@ -221,6 +238,10 @@ def user_traceback(error: BaseException) -> str | None:
 
 def _of_asyncio(frame: traceback.FrameSummary) -> bool:
     return frame.filename.startswith(_ASYNCIO)
+
+
+def _past(order: Execute) -> Past:
+    return Past(order.source, {key: RecordedCall(*msgspec.structs.astuple(call)) for key, call in order.calls.items()})
 
 
 def _state_of(kind: type[RunInterrupted] | None) -> State:
