@@ -48,8 +48,10 @@ services: $(READY) ## Start the test services, print their URLs, keep them until
 services-stop: ## Stop what `make services` started
 	@if [ -f .cache/services.pid ]; then kill -TERM "$$(cat .cache/services.pid)"; else echo "no services are running"; fi
 
+# All extras but ray, which weighs as much as everything else together; its tests run where it is installed by hand.
+EXTRAS := --extra server --extra embedded --extra dask --extra s3 --extra dev
 requirements: $(READY) ## Pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --upgrade --universal --no-header --no-annotate --all-extras pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --upgrade --universal --no-header --no-annotate $(EXTRAS) pyproject.toml -o requirements.txt
 
 clean: ## Remove .venv, caches and what the demo keeps
 	rm -rf .venv .cache .penstock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
