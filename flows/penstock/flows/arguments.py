@@ -6,18 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from penstock.flows.errors import CallError
-from penstock.flows.futures import TaskFuture, unmapped
+from penstock.flows.futures import FutureList, TaskFuture, unmapped
 
-LOOKED_THROUGH = 1_000  # elements of a list, tuple, set or dict among the arguments; a larger one is data
+LOOKED_THROUGH = 1_000  # elements; a larger list, tuple, set or dict is data, unless it begins with a future
 
 
 def values_within(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Any]:
-    """The arguments, and the elements of those that are (not too large) lists, tuples, sets and dicts."""
+    """The arguments, and the elements of those that are lists, tuples, sets and dicts (see LOOKED_THROUGH)."""
     for value in (*args, *kwargs.values()) if kwargs else args:
         yield value
-        kind = type(value)
-        if kind in _CONTAINERS and len(value) <= LOOKED_THROUGH:
-            yield from value.values() if kind is dict else value
+        yield from _elements(value)
 
 
 def futures_within(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[TaskFuture[Any]]:
@@ -52,7 +50,17 @@ def spread(
         yield tuple(call[at] for at in range(len(args))), {name: call[name] for name in kwargs}
 
 
-_CONTAINERS = (list, tuple, set, frozenset, dict)
+_CONTAINERS = (list, tuple, set, frozenset, dict, FutureList)
+
+
+def _elements(value: Any) -> Iterable[Any]:
+    kind = type(value)
+    if kind not in _CONTAINERS:
+        return ()
+    elements = value.values() if kind is dict else value
+    if len(value) > LOOKED_THROUGH and not isinstance(next(iter(elements)), TaskFuture):
+        return ()
+    return elements  # type: ignore[no-any-return]  # the elements of any container
 
 
 def _is_spread(value: object) -> bool:
@@ -66,18 +74,13 @@ def _constant(value: Any) -> Any:
 def _filled(value: Any) -> Any:
     if isinstance(value, TaskFuture):
         return value.result(0)
-    kind = type(value)
-    if kind not in _CONTAINERS or len(value) > LOOKED_THROUGH:
+    if not any(isinstance(each, TaskFuture) for each in _elements(value)):
         return value
-    if kind is dict:
-        inside = value.values()
-        return {k: _filled_flat(v) for k, v in value.items()} if _holds_future(inside) else value
-    return kind(_filled_flat(each) for each in value) if _holds_future(value) else value
+    if type(value) is dict:
+        return {name: _result(each) for name, each in value.items()}
+    kind = list if isinstance(value, FutureList) else type(value)
+    return kind(_result(each) for each in value)
 
 
-def _holds_future(values: Iterable[Any]) -> bool:
-    return any(isinstance(each, TaskFuture) for each in values)
-
-
-def _filled_flat(value: Any) -> Any:
+def _result(value: Any) -> Any:
     return value.result(0) if isinstance(value, TaskFuture) else value

@@ -37,7 +37,9 @@ class FlowLife:
         """As a call in another flow, or by itself in plain Python."""
         journal, key = self._call.journal, self._call.key
         if journal is not None and journal.recorded(key) is not None and journal.recorded(_mark(key)) is not None:
+            journal.begin_try(key, self._call.outer, may_be_tried_again=False)
             value = yield from self.one_try(self._call)  # its tasks are recorded: only to know what could be undone
+            journal.end_call(key)
         else:
             value = yield from carry_out(self._call, self.one_try, self.undo)
         if self._outer is not None:
