@@ -58,7 +58,7 @@ class Kept:
         return Kept(self.completed(), self.remembered())
 
 
-class Died(BaseException):  # noqa: N818 -- no error: the process is gone
+class Died(BaseException):
     """The process died before a record was kept."""
 
 

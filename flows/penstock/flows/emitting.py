@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from penstock.events import Event, NoTargetError
 from penstock.events import aemit as send_async
 from penstock.events import emit as send
 from penstock.events.event import from_mapping
 from penstock.events.ids import derived_id, new_id
+from penstock.events.instants import format_instant
 from penstock.flows import tries
 from penstock.flows.context import RunContext, current_context, get_logger
 from penstock.flows.recorded import keep
@@ -29,12 +32,16 @@ def emit(event: str | Event, /, data: Any = _NOTHING, *, subject: str | None = N
     """
     context = current_context()
     key = _name(context, event, data, subject, attributes)
+    if (known := _recorded(context, key)) is not None:
+        return known
+    started = tries.now()
     made = _event(context, key, event, data, subject, attributes)
-    if not _is_recorded(context, key):
-        started = tries.now()
-        _sent(context, made)
-        if context is not None and context.journal is not None:
-            keep(context, context.journal, key, "emit", b"true", started)
+    try:
+        made = send(made)
+    except NoTargetError:
+        _only_logged(context, made)
+    if context is not None and context.journal is not None:
+        keep(context, context.journal, key, "emit", made.to_json(), started)
     return made
 
 
@@ -42,15 +49,16 @@ async def aemit(event: str | Event, /, data: Any = _NOTHING, *, subject: str | N
     """As `emit`, for async code."""
     context = current_context()
     key = _name(context, event, data, subject, attributes)
+    if (known := _recorded(context, key)) is not None:
+        return known
+    started = tries.now()
     made = _event(context, key, event, data, subject, attributes)
-    if not _is_recorded(context, key):
-        started = tries.now()
-        try:
-            await send_async(made)
-        except NoTargetError:
-            _only_logged(context, made)
-        if context is not None and context.journal is not None:
-            await asyncio.to_thread(keep, context, context.journal, key, "emit", b"true", started)
+    try:
+        made = await send_async(made)
+    except NoTargetError:
+        _only_logged(context, made)
+    if context is not None and context.journal is not None:
+        await asyncio.to_thread(keep, context, context.journal, key, "emit", made.to_json(), started)
     return made
 
 
@@ -63,8 +71,9 @@ def _name(context: RunContext | None, *given: Any) -> str:
     return context.journal.name_call(context.parent, "emit", arguments)
 
 
-def _is_recorded(context: RunContext | None, key: str) -> bool:
-    return context is not None and context.journal is not None and context.journal.recorded(key) is not None
+def _recorded(context: RunContext | None, key: str) -> Event | None:
+    found = None if context is None or context.journal is None else context.journal.recorded(key)
+    return None if found is None else from_mapping(msgspec.json.decode(found))
 
 
 def _event(
@@ -72,8 +81,11 @@ def _event(
 ) -> Event:
     if isinstance(event, Event):
         return event
-    caused = {} if context is None else _causes(context, key)
-    given = {**caused, "type": event, **({"subject": subject} if subject is not None else {}), **attributes}
+    given: dict[str, Any] = {"id": new_id(), "source": Event.model_fields["source"].default}
+    given |= {"time": format_instant(tries.now()), "type": event}
+    given |= {} if context is None else _causes(context, key)
+    given |= {} if subject is None else {"subject": subject}
+    given |= attributes
     if data is not _NOTHING:
         given["data"] = data
     return from_mapping(given)
@@ -81,7 +93,7 @@ def _event(
 
 def _causes(context: RunContext, key: str) -> dict[str, Any]:
     made: dict[str, Any] = {
-        "id": derived_id("emit", context.run_id, key) if key else new_id(),
+        **({"id": derived_id("emit", context.run_id, key)} if key else {}),
         "source": f"flow/{context.flow}",
         "correlationid": context.correlationid or context.run_id,
         "causationid": context.run_id,
@@ -90,15 +102,8 @@ def _causes(context: RunContext, key: str) -> dict[str, Any]:
     return made | ({"traceparent": context.traceparent} if context.traceparent else {})
 
 
-def _sent(context: RunContext | None, event: Event) -> None:
-    try:
-        send(event)
-    except NoTargetError:
-        _only_logged(context, event)
-
-
 def _only_logged(context: RunContext | None, event: Event) -> None:
     """Raises NoTargetError again where a server is meant to take the event."""
     if context is None or context.journal is not None:
         raise
-    get_logger().info("emit %s (not sent: no target is configured): %s", event.type, event.model_dump_json())
+    get_logger().info("emit %s (not sent: no target is configured): %s", event.type, event.to_json().decode())

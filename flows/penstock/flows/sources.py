@@ -89,8 +89,7 @@ class Past:
 def _parts(code: CodeType) -> Iterator[bytes]:
     yield code.co_code
     yield repr((code.co_names, code.co_varnames, code.co_freevars, code.co_argcount, code.co_kwonlyargcount)).encode()
-    documented = code.co_consts[:1] if _has_docstring(code) else ()
-    for constant in code.co_consts[len(documented) :]:
+    for constant in code.co_consts[_documentation(code) :]:
         if isinstance(constant, CodeType):
             yield from _parts(constant)
         elif isinstance(constant, frozenset):  # written in another order by every process
@@ -99,8 +98,8 @@ def _parts(code: CodeType) -> Iterator[bytes]:
             yield repr(constant).encode("utf-8", "surrogatepass")
 
 
-def _has_docstring(code: CodeType) -> bool:
-    """Python keeps a docstring as the first constant; only from 3.14 on a flag says so."""
+def _documentation(code: CodeType) -> int:
+    """How many constants, at the front, are the docstring: up to Python 3.13 a function has None there without one."""
     if sys.version_info >= (3, 14):
-        return bool(code.co_flags & 0x4000000)
-    return not code.co_name.startswith("<") and bool(code.co_consts) and isinstance(code.co_consts[0], str)
+        return int(bool(code.co_flags & 0x4000000))
+    return int(not code.co_name.startswith("<"))

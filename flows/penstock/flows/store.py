@@ -85,7 +85,10 @@ class LocalStore:
 
 
 class FsspecStore:
-    """A place that fsspec reaches, such as `s3://bucket/prefix`. Its locks are objects that run out by the clock."""
+    """A place that fsspec reaches, such as `s3://bucket/prefix`. Its locks are objects that run out by the clock.
+
+    On S3 one of two who ask for a lock at once gets it; elsewhere, where no file can be made on condition, both may.
+    """
 
     def __init__(self, url: str, **options: Any) -> None:
         """options: as the file system of that protocol takes them (`endpoint_url`, `key`, `secret` for s3)."""
@@ -101,10 +104,7 @@ class FsspecStore:
         return found
 
     def write(self, key: str, body: bytes) -> None:
-        path = self._path(key)
-        if not self._is_flat:
-            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(path, body)
+        self._fs.pipe_file(self._made(key), body)
 
     def delete(self, key: str) -> None:
         try:
@@ -115,7 +115,7 @@ class FsspecStore:
     def create(self, key: str, body: bytes) -> bool:
         """Write it only if nothing is there; whether this did it."""
         try:
-            self._fs.pipe_file(self._path(key), body, mode="create")
+            self._fs.pipe_file(self._made(key), body, mode="create")
         except FileExistsError:
             return False
         return True
@@ -123,11 +123,13 @@ class FsspecStore:
     def lock(self, key: str, lease: float) -> StoreLock:
         return _LeasedLock(self, f"{key}.lock", lease)
 
-    @property
-    def _is_flat(self) -> bool:
-        """Object stores have no folders to be made."""
+    def _made(self, key: str) -> str:
+        """The path of a key, in a folder that is there."""
+        path = self._path(key)
         protocol = self._fs.protocol
-        return "s3" in ((protocol,) if isinstance(protocol, str) else protocol)
+        if "s3" not in ((protocol,) if isinstance(protocol, str) else protocol):  # which has no folders
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return path
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"

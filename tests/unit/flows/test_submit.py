@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from penstock.flows import (
     CallError,
     FlowDefinitionError,
     FutureError,
+    TaskFuture,
     ThreadRunner,
     as_completed,
     flow,
@@ -90,7 +92,7 @@ def test_futures_among_the_arguments_stand_for_their_results() -> None:
         one, two = add.submit(0), aadd.submit(1)
         return [
             add.submit(one, b=two).result(),
-            add(one, two),
+            add(one, two),  # type: ignore[arg-type]  # futures stand for their results
             total.submit([one, two, 3]).result(),
             total((one, two)),
             total({"a": one, "b": 5}),
@@ -105,7 +107,7 @@ async def test_futures_go_into_async_calls_too() -> None:
     @flow
     async def passes() -> int:
         one = aadd.submit(0)
-        return await aadd.submit(one, add.submit(one)) + await aadd(one)
+        return await aadd.submit(one, add.submit(one)) + await aadd(one)  # type: ignore[arg-type]  # a future stands for its result
 
     assert await passes() == 5
 
@@ -117,7 +119,8 @@ def test_an_error_reaches_who_asks_and_who_was_given_the_future() -> None:
         wait([failed])
         assert isinstance(failed.exception(), LookupError)
         found = []
-        for ask in (failed.result, lambda: add(failed), lambda: add.submit(failed).result()):  # type: ignore[arg-type]  # a future stands for its result
+        asks: list[Callable[[], Any]] = [failed.result, lambda: add(failed), add.submit(failed).result]  # type: ignore[arg-type]  # as above
+        for ask in asks:
             try:
                 ask()
             except LookupError as error:
@@ -219,7 +222,8 @@ def test_wait_says_what_is_done_and_as_completed_gives_it_in_that_order() -> Non
         with pytest.raises(TimeoutError):
             late.result(timeout=0.001)
         ends: list[Any] = []
-        for future in as_completed([late, early]):
+        both: list[TaskFuture[Any]] = [late, early]
+        for future in as_completed(both):
             ends.append(future.result())
             release.set()
         return ends
