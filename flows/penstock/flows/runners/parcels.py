@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from penstock.flows.context import LOGGER, current_context, entered
+from penstock.flows.context import LOGGER, current_context, entered, get_logger
 from penstock.flows.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_answer(body: bytes) -> Any:
     """In the flow's process: log what was logged, return the result or raise the error."""
     answer: Answer = cloudpickle.loads(body)
     for level, text in answer.lines:
-        LOGGER.log(level, "%s", text)
+        get_logger().log(level, "%s", text)
     if answer.error is not None:
         raise answer.error
     return answer.result
