@@ -47,8 +47,7 @@ def claimer(
 
 async def look(database: Database, who: Claimer, limit: int = 1) -> Given:
     """One look for due runs."""
-    async with database.begin() as connection:
-        return await claim(connection, who, limit)
+    return await claim(database, who, limit)
 
 
 async def end_leases(database: Database) -> None:

@@ -36,7 +36,8 @@ from penstock.events.instants import Instant, microseconds
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State, can_become
 from penstock.services.database import StaleEpochError, clock
-from penstock.services.database.prepared import Prepared, Row, at_the_end, inserting
+from penstock.services.database.late import Writes, at_the_end
+from penstock.services.database.prepared import Prepared, Row, inserting
 from penstock.services.database.records import publish_each, service_lane, system_event, tell_firing
 from penstock.services.database.tables import journal, run, run_event, run_log
 
@@ -108,20 +109,32 @@ _KEPT_OF_NEW = (
 _create = inserting(
     run, *_KEPT_OF_NEW, created=clock.now(), due_at=clock.now(), ignore=True, returning=("id", "created")
 )
+_create_new = inserting(run, *_KEPT_OF_NEW, created=clock.now(), due_at=clock.now())
 _note = inserting(run_event, "run_id", "seq", "namespace", "state", "detail", "actor", "epoch", "at")
 
 
 async def create_runs(connection: AsyncConnection, runs: Sequence[NewRun]) -> list[Outgoing]:
     """Make runs that are due at once; those that exist already are left as they are.
 
-    Returns what the caller has to publish with it: the wake-ups of the new ones, then their `penstock.run.pending`.
+    Returns what the caller has to publish with it: the wake-up of each new one and its `penstock.run.pending`.
     """
     found = await _create.many(connection, [_new_row(each) for each in runs])
     created: dict[str, Instant] = {row["id"]: row["created"] for row in found}
     new = [each for each in {each.id: each for each in runs}.values() if each.id in created]
     at_the_end(connection, _note, [_first_event(each, created[each.id]) for each in new])
-    told = [_told(_new_row(each) | {"seq": 1, "attempt": 0, "retries": 0}, created[each.id]) for each in new]
-    return [*(wake_up(each.id, each.pool, each.namespace) for each in new), *told]
+    return [record for each in new for record in _announced(each, created[each.id])]
+
+
+def create_new(writes: Writes, runs: Sequence[NewRun], at: Instant) -> list[Outgoing]:
+    """As `create_runs`, at once with everything else: it fails as a whole where one of these is there already."""
+    at_the_end(writes, _create_new, [_new_row(each) for each in runs])
+    at_the_end(writes, _note, [_first_event(each, at) for each in runs])
+    return [record for each in runs for record in _announced(each, at)]
+
+
+def _announced(new: NewRun, at: Instant) -> list[Outgoing]:
+    told = _told(_new_row(new) | {"seq": 1, "attempt": 0, "retries": 0}, at)
+    return [wake_up(new.id, new.pool, new.namespace), told]
 
 
 def wake_up(run_id: str, pool: str, namespace: str) -> Outgoing:
@@ -140,23 +153,33 @@ async def change_state(
     actor: str = "system",
     goes_on: bool = False,
     due_in: timedelta | None = None,
+    began: Instant | None = None,
     **columns: Any,
 ) -> Row:
     """Put a run into another state: its row, one `run_event`, one event.  Returns the run's row as events tell it.
 
     epoch: the claim's; None for an operator, whose change ends whatever claim there is (the epoch is raised).
     goes_on: this final state is not the end, the caller has it retried in the same transaction.
-    due_in: from now on the database's clock.  columns: written with it, e.g. `result`.
+    due_in: from now on the database's clock.  began: when its code did, where that was before this is written.
+    columns: written with it, e.g. `result`.
     A run that is not running has no worker and no lease. An end is a fact for the firing that waits for it.
     Raises StaleEpochError, TransitionError, RunNotFoundError.
     """
-    statement = _changing(new, forced=epoch is None, due=due_in is not None, columns=tuple(sorted(columns)))
+    statement = _changing(
+        new,
+        forced=epoch is None,
+        due=due_in is not None,
+        began=began is not None,
+        columns=tuple(sorted(columns)),
+    )
     given: dict[str, Any] = {f"new_{name}": value for name, value in columns.items()} | {"run_": run_id}
     given |= {} if epoch is None else {"mine": epoch}
     given |= {} if due_in is None else {"wait": microseconds(due_in)}
+    given |= {} if began is None else {"began": began}
     rows = await statement.fetch(connection, **given)
     if not rows:
         raise await _refused(connection, run_id, epoch, new)
+    rows = rows if began is None else [{**row, "now": began} for row in rows]
     tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on)
     if new.is_final and not goes_on and rows[0]["report"]:
         await _tell_end(connection, rows[0], columns.get("result"))
@@ -164,11 +187,13 @@ async def change_state(
 
 
 @cache
-def _changing(new: State, *, forced: bool, due: bool, columns: tuple[str, ...]) -> Prepared:
+def _changing(new: State, *, forced: bool, due: bool, began: bool, columns: tuple[str, ...]) -> Prepared:
     """The change to one state.  forced: whoever holds the run loses it.  columns: set from parameters `new_NAME`."""
     where = [run.c.id == sa.bindparam("run_"), sa.or_(*(run.c.state == old for old in _BEFORE[new]))]
     values = {"state": new.value, "seq": run.c.seq + 1} | stamps(new)
     values |= {name: sa.bindparam(f"new_{name}", type_=run.c[name].type) for name in columns}
+    if began:
+        values["started"] = sa.func.coalesce(run.c.started, sa.bindparam("began", type_=sa.BigInteger()))
     if due:
         values["due_at"] = clock.now() + sa.bindparam("wait", type_=sa.BigInteger())
     if forced:

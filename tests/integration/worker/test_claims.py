@@ -14,6 +14,7 @@ from penstock.flows.journal import TaskCall
 from penstock.flows.states import State
 from penstock.services.database import Database, StaleEpochError, clock, connect, tables
 from penstock.services.runs import NewRun, change_state, record_calls
+from penstock.services.worker import claims
 from penstock.services.worker.claims import ClaimedRun, give_back, renew
 
 
@@ -163,3 +164,21 @@ async def test_a_column_that_a_newer_release_added_is_ignored(database: Database
     (claimed,) = (await look(database, claimer("w1"))).claimed
     await begin(database, claimed)
     assert (await run_row(database, "r1"))["state"] == "running"
+
+
+async def test_runs_that_have_ended_or_wait_do_not_weigh_on_a_claim(database: Database) -> None:
+    """Each kind of run that can be claimed has an index of its own; 20,000 others are none of them."""
+    same = {"flow": "reroute", "parameters": "{}", "created": 1}
+    ended = [same | {"id": f"e{n}", "state": "completed", "due_at": 1} for n in range(10_000)]
+    later = [same | {"id": f"w{n}", "state": "waiting", "due_at": 2**60} for n in range(10_000)]
+    async with database.begin() as connection:
+        await connection.execute(sa.insert(tables.run), [*ended, *later])
+        await connection.execute(sa.text("ANALYZE"))
+    await add(database, NewRun("r1", "reroute"))
+    flows, explain = ('["reroute"]', "EXPLAIN QUERY PLAN") if database.is_sqlite else ("{reroute}", "EXPLAIN")
+    query = claims.claimable().params(pool="default", namespace="default", flows=flows, most=4)
+    async with database.read() as connection:
+        text = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        plan = "\n".join(str(tuple(row)) for row in await connection.execute(sa.text(f"{explain} {text}")))
+    assert all(name in plan for name in ("ix_run_pending", "ix_run_parked", "ix_run_held"))
+    assert [each.id for each in (await look(database, claimer("w1"), 4)).claimed] == ["r1"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -23,7 +23,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from penstock.events.errors import PenstockError
 from penstock.services.database.clock import Skew
-from penstock.services.database.prepared import DRIVER_ERRORS, Prepared, Row, as_sqlalchemy, driver_of, finish
+from penstock.services.database.late import Writes, at_the_end, composable, finish, write_once
+from penstock.services.database.prepared import DRIVER_ERRORS, Prepared, Row, as_sqlalchemy, driver_of
 
 Result = TypeVar("Result")
 _END_ABANDONED = """
@@ -100,6 +101,21 @@ class Database:
         """One statement as a transaction of its own.  Returns its rows."""
         async with self.begin() if self.is_sqlite else self.read() as connection:
             return await statement.fetch(connection, **parameters)
+
+    async def at_once(self, guard: Prepared, given: Mapping[str, Any], writes: Writes) -> bool:
+        """All of `writes` as one transaction, if `guard` with the parameters `given` gives a row.
+
+        guard: an UPDATE … RETURNING that proves whose turn it is.  Returns whether it did; else nothing is written.
+        """
+        if not self.is_sqlite and composable(writes):
+            async with self.read() as connection:
+                return await write_once(connection, guard, given, writes)
+        async with self.begin() as connection:
+            if not await guard.fetch(connection, **given):
+                return False
+            for statement, rows in writes.rows.items():
+                at_the_end(connection, statement, rows)
+        return True
 
     async def write(self, operation: Operation[Result]) -> Result:
         """Run `operation(connection)` in a transaction shared with whatever else is waiting (group commit).

@@ -11,7 +11,6 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from asyncpg.exceptions import InterfaceError as DriverInterfaceError
@@ -53,10 +52,25 @@ def _on_sqlite(element: one_of, compiler: Any, **kw: Any) -> str:
 
 
 class Bulk(NamedTuple):
-    """A statement whose parameters are whole columns, one array for each name: PostgreSQL runs it once for all rows."""
+    """A statement whose parameters are whole columns, one array for each name: PostgreSQL runs it once for all rows.
 
-    sql: str
+    before, after: what stands around `unnest(…)`.  kinds: the SQL type of each name's values.
+    """
+
+    table: str
+    before: str
     names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    after: str
+
+    def sql(self, first: int = 1, beside: str = "") -> str:
+        """With parameters numbered from `first`.  beside: one more table to select from, with a single row."""
+        arrays = ", ".join(f"CAST(${at} AS {kind}[])" for at, kind in enumerate(self.kinds, first))
+        return f"{self.before} unnest({arrays}) AS given ({_listed(self.names)}){beside}{self.after}"
+
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        """The parameters for these rows."""
+        return [[row[name] for row in rows] for name in self.names]
 
 
 class Prepared:
@@ -68,7 +82,7 @@ class Prepared:
     def __init__(self, statement: Any, sqlite_statement: Any = None, bulk: Bulk | None = None) -> None:
         """sqlite_statement: where SQLite says it in another way.  bulk: how PostgreSQL takes many rows at once."""
         self._statement, self._sqlite = statement, sqlite_statement if sqlite_statement is not None else statement
-        self._bulk = bulk
+        self.bulk = bulk
 
     async def fetch(self, connection: AsyncConnection, **parameters: Any) -> Sequence[Row]:
         """Run it.  Returns its rows, by name; a statement without RETURNING has none."""
@@ -86,8 +100,8 @@ class Prepared:
             return await self._through_sqlalchemy(connection, [_plain(row) for row in rows])
         if len(rows) == 1:
             return await self.fetch(connection, **rows[0])
-        if self._bulk is not None:
-            whole, columns = self._bulk.sql, [[row[name] for row in rows] for name in self._bulk.names]
+        if self.bulk is not None:
+            whole, columns = self.bulk.sql(), self.bulk.columns(rows)
             return await self._on_driver(connection, lambda driver: driver.fetch(whole, *columns))
         sql, order, constants = self._compiled
         values = [[each[name] for name in order] for each in ({**constants, **row} for row in rows)]
@@ -97,17 +111,16 @@ class Prepared:
         return []
 
     async def _on_driver(self, connection: AsyncConnection, ask: Callable[[Any], Awaitable[Any]]) -> Sequence[Row]:
-        driver = await driver_of(connection)
-        try:
-            return cast("Sequence[Row]", await ask(driver))
-        except DRIVER_ERRORS as error:
-            if driver.is_closed() or isinstance(error, InternalClientError):
-                await connection.invalidate(error)  # or the pool would hand it out again
-            raise as_sqlalchemy(self._compiled[0], error) from error
+        return await on_driver(connection, self._compiled[0], ask)
 
     async def _through_sqlalchemy(self, connection: AsyncConnection, given: Any) -> Sequence[Row]:
         result = await connection.execute(self._sqlite, given)
         return cast("Sequence[Row]", result.mappings().all()) if result.returns_rows else []
+
+    @property
+    def sql(self) -> tuple[str, Sequence[str], dict[str, Any]]:
+        """As PostgreSQL is asked: the text, the names of its parameters in order, the values of constant ones."""
+        return self._compiled
 
     @cached_property
     def _returns(self) -> bool:
@@ -118,24 +131,6 @@ class Prepared:
         compiled = self._statement.compile(dialect=_dialect)
         constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         return str(compiled), tuple(compiled.positiontup or ()), constants
-
-
-_late: WeakKeyDictionary[AsyncConnection, dict[Prepared, list[Mapping[str, Any]]]] = WeakKeyDictionary()
-
-
-def at_the_end(connection: AsyncConnection, statement: Prepared, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Run it for these rows just before the transaction commits, together with all others of the same statement.
-
-    For rows that nothing in the transaction reads: ten operations in a group then cost one round trip, not ten.
-    """
-    if rows:
-        _late.setdefault(connection, {}).setdefault(statement, []).extend(rows)
-
-
-async def finish(connection: AsyncConnection) -> None:
-    """Run what was left for the end, in the order in which it was given."""
-    for statement, rows in _late.pop(connection, {}).items():
-        await statement.many(connection, rows)
 
 
 def inserting(
@@ -175,14 +170,13 @@ def _unnesting(
     table: sa.Table, names: Sequence[str], expressions: Mapping[str, Any], conflict: str, returning: Sequence[str]
 ) -> Bulk:
     """INSERT … SELECT … FROM unnest(…): the rows in the order in which they are given."""
-    kinds = [table.c[name].type.compile(dialect=_dialect) for name in names]
-    arrays = ", ".join(f"CAST(${at} AS {kind}[])" for at, kind in enumerate(kinds, 1))
+    kinds = tuple(table.c[name].type.compile(dialect=_dialect) for name in names)
     computed = [_as_sql(each) for each in expressions.values()]
-    sql = f"INSERT INTO {_quoted(table.name)} ({_listed([*names, *expressions])})"
-    sql += f" SELECT {', '.join([_listed(names), *computed])} FROM unnest({arrays}) AS given ({_listed(names)})"  # noqa: S608 -- our tables
-    sql += f" ON CONFLICT {conflict}" if conflict else ""
-    sql += f" RETURNING {_listed(returning)}" if returning else ""
-    return Bulk(sql, tuple(names))
+    before = f"INSERT INTO {_quoted(table.name)} ({_listed([*names, *expressions])})"
+    before += f" SELECT {', '.join([_listed(names), *computed])} FROM"
+    after = f" ON CONFLICT {conflict}" if conflict else ""
+    after += f" RETURNING {_listed(returning)}" if returning else ""
+    return Bulk(table.name, before, tuple(names), kinds, after)
 
 
 def _as_sql(expression: Any) -> str:
@@ -195,6 +189,17 @@ def _listed(names: Sequence[str]) -> str:
 
 def _quoted(name: str) -> str:
     return str(_dialect.identifier_preparer.quote_identifier(name))
+
+
+async def on_driver(connection: AsyncConnection, sql: str, ask: Callable[[Any], Awaitable[Any]]) -> Sequence[Row]:
+    """Ask the driver beneath.  sql: what errors name.  Raises SQLAlchemy's errors."""
+    driver = await driver_of(connection)
+    try:
+        return cast("Sequence[Row]", await ask(driver))
+    except DRIVER_ERRORS as error:
+        if driver.is_closed() or isinstance(error, InternalClientError):
+            await connection.invalidate(error)  # or the pool would hand it out again
+        raise as_sqlalchemy(sql, error) from error
 
 
 async def driver_of(connection: AsyncConnection) -> Any:

@@ -16,7 +16,8 @@ from penstock.events.bus import Outgoing
 from penstock.events.ids import new_id
 from penstock.events.instants import Instant, format_instant
 from penstock.services.database import clock, tables
-from penstock.services.database.prepared import at_the_end, inserting
+from penstock.services.database.late import Writes, at_the_end
+from penstock.services.database.prepared import inserting
 
 SERVICES = "services"  # the lanes of all services but the engine; engines relay them too
 SERVICE_LANES = 4
@@ -63,12 +64,12 @@ _publish = inserting(tables.outbox, "lane", "topic", "partition", "key", "value"
 _tell = inserting(tables.fact, "namespace", "firing_id", "lane", "body", created=clock.now())
 
 
-def publish_later(connection: AsyncConnection, lane: str, records: Iterable[Outgoing]) -> None:
+def publish_later(connection: AsyncConnection | Writes, lane: str, records: Iterable[Outgoing]) -> None:
     """Put records into the outbox of `lane` in the caller's transaction; an engine publishes them in this order."""
     publish_each(connection, [(lane, record) for record in records])
 
 
-def publish_each(connection: AsyncConnection, records: Iterable[tuple[str, Outgoing]]) -> None:
+def publish_each(connection: AsyncConnection | Writes, records: Iterable[tuple[str, Outgoing]]) -> None:
     """As `publish_later`, for records of several lanes."""
     rows = [
         {
@@ -77,9 +78,7 @@ def publish_each(connection: AsyncConnection, records: Iterable[tuple[str, Outgo
             "partition": record.partition,
             "key": record.key,
             "value": record.value,
-            "headers": json.dumps([[name, value.decode()] for name, value in record.headers])
-            if record.headers
-            else "[]",
+            "headers": _headers(record),
         }
         for lane, record in records
     ]

@@ -302,11 +302,18 @@ run = Table(
     _int("created"),
     _int("started", null=True),
     _int("ended", null=True),
-    Index(None, "pool", "state", "due_at"),
     Index(None, "firing_id"),
     Index(None, "created"),
     Index(None, "correlationid"),
 )
+# Whom a claim looks for. Written out, not bound: a partial index serves only a query that says the same.
+WAITS_FOR_WORKER = run.c.state == sa.literal_column("'pending'")
+WAITS_FOR_TIME = run.c.state.in_([sa.literal_column("'waiting'"), sa.literal_column("'retrying'")])
+IS_HELD = run.c.state == sa.literal_column("'running'")
+_in_order = (run.c.pool, run.c.priority.desc(), run.c.due_at, run.c.id)
+Index("ix_run_pending", *_in_order, postgresql_where=WAITS_FOR_WORKER, sqlite_where=WAITS_FOR_WORKER)
+Index("ix_run_parked", run.c.pool, run.c.due_at, postgresql_where=WAITS_FOR_TIME, sqlite_where=WAITS_FOR_TIME)
+Index("ix_run_held", run.c.pool, run.c.lease_until, postgresql_where=IS_HELD, sqlite_where=IS_HELD)
 
 run_event = Table(
     "run_event",  # one row a change of state

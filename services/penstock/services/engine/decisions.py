@@ -16,7 +16,8 @@ from penstock.automations.firing import Firing, start
 from penstock.events.bus import Outgoing
 from penstock.events.ids import derived_id
 from penstock.services.database import clock
-from penstock.services.database.prepared import at_the_end, inserting
+from penstock.services.database.late import Writes, at_the_end
+from penstock.services.database.prepared import inserting
 from penstock.services.database.records import system_event
 from penstock.services.database.tables import decision, firing
 from penstock.services.engine import dispatch
@@ -30,14 +31,12 @@ from penstock.triggers.evidence import Evidence
 _FORMAT = 1
 
 
-_store = inserting(
-    decision,
+_DECISION = (
     *("id", "namespace", "automation", "when_digest", "kind", "key", "at", "events", "reason", "revision"),
     *("correlationid", "causationid", "traceparent"),
-    created=clock.now(),
-    ignore=True,
-    returning=("id",),
 )
+_store = inserting(decision, *_DECISION, created=clock.now(), ignore=True, returning=("id",))
+_store_new = inserting(decision, *_DECISION, created=clock.now())
 _keep = inserting(
     firing,
     *("id", "lane", "key", "namespace", "automation", "revision", "status", "body", "wake_at", "format"),
@@ -58,11 +57,7 @@ class Decisions:
     ) -> frozenset[str]:
         """Store those that are new, and begin their firings.  Returns the hints to give after the commit."""
         note(connection, [each.decision for each in made if each.decision.kind == "suppressed"])
-        chosen: dict[str, Made] = {}
-        for each in made:
-            if each.decision.kind != "suppressed":
-                chosen.setdefault(each.id, each)  # the first of one cause counts
-        begun = {id_: (each, _firing(id_, each, rules.revision)) for id_, each in chosen.items()}
+        begun = {id_: (each, _firing(id_, each, rules.revision)) for id_, each in _chosen(made).items()}
         rows = [_decision_row(each, before) for each, before in begun.values()]
         new = {row["id"] for row in await _store.many(connection, rows)}
         if not new:
@@ -71,21 +66,39 @@ class Decisions:
         passed = await dispatch.through_storms(connection, fresh)
         return await self._begin(connection, lane, passed)
 
+    def leave(self, writes: Writes, lane: Lane, rules: Compiled, made: Sequence[Made]) -> frozenset[str] | None:
+        """As `write`, where nothing has to be read for it: everything is left in `writes`.
+
+        The transaction fails as a whole where one of them is not new. None where something has to be read.
+        """
+        flows = self._pools.known
+        if any(_looks_back(each) or not flows_of(each.automation) <= flows.keys() for each in made):
+            return None
+        begun = [(each, _firing(id_, each, rules.revision)) for id_, each in _chosen(made).items()]
+        effects, firings = self._drive(lane, flows, begun)
+        if effects.loops:
+            return None
+        at_the_end(writes, _store_new, [_decision_row(each, before) for each, before in begun])
+        at_the_end(writes, _keep, [{"lane": lane.name, "key": None, **firing_row(each)} for each in firings])
+        return effects.leave(writes, self._skew.now())
+
+    def _drive(
+        self, lane: Lane, flows: Mapping[str, str], begun: Sequence[tuple[Made, Firing]]
+    ) -> tuple[Effects, list[Firing]]:
+        """What those that take no turns come to."""
+        effects = Effects(self._namespace, lane.name, flows)
+        effects.records += [told for each, before in begun for told in _told(each, before)]
+        now = self._skew.now()
+        live = [(each, before) for each, before in begun if not each.automation.shadow]
+        return effects, [effects.drive(before, Started(), now, each.automation) for each, before in live]
+
     async def _begin(
         self, connection: AsyncConnection, lane: Lane, begun: Sequence[tuple[Made, Firing]]
     ) -> frozenset[str]:
         needed = {name for each, _ in begun for name in flows_of(each.automation)}
         flows = await self._pools.get(connection, needed)
-        effects = Effects(self._namespace, lane.name, flows)
         hints = await self._turn_by_turn(connection, lane, flows, [each for each in begun if each[0].takes_turns])
-        rest = [(each, before) for each, before in begun if not each.takes_turns]
-        effects.records += [told for each, before in rest for told in _told(each, before)]
-        now = self._skew.now()
-        firings = [
-            effects.drive(before, Started(), now, each.automation)
-            for each, before in rest
-            if not each.automation.shadow
-        ]
+        effects, firings = self._drive(lane, flows, [each for each in begun if not each[0].takes_turns])
         at_the_end(connection, _keep, [{"lane": lane.name, "key": None, **firing_row(each)} for each in firings])
         return hints | await effects.write(connection)
 
@@ -107,6 +120,20 @@ class Decisions:
                 await _keep.fetch(connection, lane=lane.name, key=each.decision.key, **firing_row(after))
             hints |= await effects.write(connection)
         return hints
+
+
+def _chosen(made: Sequence[Made]) -> dict[str, Made]:
+    """By id, those that are no suppressions; the first of one cause counts."""
+    chosen: dict[str, Made] = {}
+    for each in made:
+        if each.decision.kind != "suppressed":
+            chosen.setdefault(each.id, each)
+    return chosen
+
+
+def _looks_back(made: Made) -> bool:
+    """Whether it depends on what the database has: its turn, a storm, a counter of what was suppressed."""
+    return made.decision.kind == "suppressed" or made.takes_turns or made.automation.rule.stages.storm is not None
 
 
 def firing_row(value: Firing) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from penstock.events.instants import Instant, format_instant
 from penstock.flows.states import State
 from penstock.services.context import Context
 from penstock.services.database import clock
-from penstock.services.database.prepared import Prepared, at_the_end
+from penstock.services.database.late import at_the_end
+from penstock.services.database.prepared import Prepared
 from penstock.services.database.records import publish_later, service_lane, system_event
 from penstock.services.database.tables import approval, decision, firing, run, storm
 from penstock.services.engine.suppressions import note

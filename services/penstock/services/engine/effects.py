@@ -34,11 +34,12 @@ from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
 from penstock.services import hints as hint
 from penstock.services.database import Database, clock, unavailable
+from penstock.services.database.late import Writes, at_the_end
 from penstock.services.database.prepared import Prepared, inserting
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.database.tables import approval, delivery, flow, notice
 from penstock.services.dead_letters import Origin, dead_letter
-from penstock.services.runs import NewRun, create_runs
+from penstock.services.runs import NewRun, create_new, create_runs
 
 _log = structlog.get_logger()
 _FLOWS_FRESH = 2.0  # seconds
@@ -50,14 +51,11 @@ def wall_clock() -> Instant:
     return time.time_ns() // 1_000
 
 
-_deliver = inserting(
-    delivery,
+_DELIVERY = (
     *("id", "namespace", "firing_id", "lane", "step", "automation", "channel", "status", "body", "nonce"),
     *("correlationid", "causationid", "traceparent", "hops"),
-    created=clock.now(),
-    due_at=clock.now(),
-    ignore=True,
 )
+_deliver = inserting(delivery, *_DELIVERY, created=clock.now(), due_at=clock.now(), ignore=True)
 _ask = inserting(
     approval,
     *("id", "namespace", "firing_id", "lane", "step", "automation", "status", "ask", "body", "expires_at"),
@@ -99,6 +97,17 @@ class Effects:
         await _deliver.many(connection, self.deliveries)
         await _ask.many(connection, self.approvals)
         publish_later(connection, self.lane, [*told, *self.records, *await self._new_loops(connection)])
+        return self._hints()
+
+    def leave(self, writes: Writes, now: Instant) -> frozenset[str]:
+        """As `write`, at once with everything else; not where there are `loops`, which have to be looked up."""
+        told = create_new(writes, self.runs, now)
+        at_the_end(writes, _deliver, self.deliveries)
+        at_the_end(writes, _ask, self.approvals)
+        publish_later(writes, self.lane, [*told, *self.records])
+        return self._hints()
+
+    def _hints(self) -> frozenset[str]:
         emits = any(record.topic == bus.EVENTS for record in self.records)
         hints = ((self.runs, hint.RUNS), (self.deliveries, hint.DELIVERIES), (emits, hint.EVENTS))
         return frozenset(name for there_is, name in hints if there_is)
@@ -281,6 +290,11 @@ class FlowPools:
             except Exception as error:
                 if not unavailable(error):
                     raise
+
+    @property
+    def known(self) -> Mapping[str, str]:
+        """As far as it has been looked up."""
+        return self._known
 
     async def get(self, connection: AsyncConnection, needed: Iterable[str]) -> dict[str, str]:
         """Pools by flow; those of `needed` that are missing are registered nowhere."""

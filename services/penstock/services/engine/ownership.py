@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -19,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.events.bus import TopicPartition
 from penstock.events.instants import microseconds
 from penstock.services.database import Database, StaleEpochError, clock, unavailable
+from penstock.services.database.late import Writes
 from penstock.services.database.prepared import Prepared
 from penstock.services.database.tables import member, position
 
@@ -233,10 +235,23 @@ async def advance_position(connection: AsyncConnection, lane: Lane, *, to: int, 
 
     Raises StaleEpochError where another one has taken the partition since, or the stored position is not ours.
     """
-    revision = lane.revision if revision is None else revision
-    mine = {"topic_": lane.topic, "number": lane.partition, "mine": lane.epoch}
-    if not await _advance.fetch(connection, **mine, before=lane.position, to=to, revision=revision):
-        raise StaleEpochError(f"{lane.name}: epoch {lane.epoch} at position {lane.position} is no longer in force")
+    if not await _advance.fetch(connection, **_moving(lane, to, revision)):
+        raise _overtaken(lane)
+
+
+async def advance_at_once(database: Database, lane: Lane, writes: Writes, *, to: int) -> None:
+    """Move the stored position and write all of `writes`, in one transaction.  Raises StaleEpochError, as above."""
+    if not await database.at_once(_advance, _moving(lane, to, None), writes):
+        raise _overtaken(lane)
+
+
+def _moving(lane: Lane, to: int, revision: int | None) -> dict[str, Any]:
+    mine = {"topic_": lane.topic, "number": lane.partition, "mine": lane.epoch, "before": lane.position}
+    return mine | {"to": to, "revision": lane.revision if revision is None else revision}
+
+
+def _overtaken(lane: Lane) -> StaleEpochError:
+    return StaleEpochError(f"{lane.name}: epoch {lane.epoch} at position {lane.position} is no longer in force")
 
 
 async def hold(connection: AsyncConnection, lane: Lane) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from penstock.automations import Automation
 from penstock.events import bus
@@ -26,6 +27,7 @@ from penstock.events.event import RESERVED_PREFIX, Envelope
 from penstock.events.instants import Instant
 from penstock.services import hints as hint
 from penstock.services.context import Context
+from penstock.services.database.late import Writes
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.dead_letters import Origin, dead_letter
 from penstock.services.engine.compiled import Compiled, CompiledRules, decides_alone
@@ -34,7 +36,7 @@ from penstock.services.engine.decisions import Decisions
 from penstock.services.engine.dispatch import Made
 from penstock.services.engine.effects import wall_clock
 from penstock.services.engine.match_records import Matched, MatchRecord, Progress, gap_to_all, outgoing, progress_to_all
-from penstock.services.engine.ownership import Lane, Ownership, advance_position
+from penstock.services.engine.ownership import Lane, Ownership, advance_at_once, advance_position
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.revisions import change_revision
 from penstock.triggers.evidence import Evidence
@@ -148,14 +150,29 @@ class StageOne:
             await self._publisher.close()
 
     async def _commit(self, lane: Lane, rules: Compiled, outcome: Outcome, *, to: int) -> None:
-        async with self._database.begin() as connection:
-            await advance_position(connection, lane, to=to)
-            hints = await self._decisions.write(connection, lane, rules, outcome.made)
-            publish_later(connection, lane.name, outcome.refused)
+        hints = await self._write_at_once(lane, rules, outcome, to)
+        if hints is None:
+            async with self._database.begin() as connection:
+                await advance_position(connection, lane, to=to)
+                hints = await self._decisions.write(connection, lane, rules, outcome.made)
+                publish_later(connection, lane.name, outcome.refused)
         lane.position = lane.read = to
         self._settled[lane] = time.monotonic()
         if outcome.must_commit:
             self._relay.wake(hints)
+
+    async def _write_at_once(self, lane: Lane, rules: Compiled, outcome: Outcome, to: int) -> frozenset[str] | None:
+        """The same in one statement; None where it depends on rows that are there already."""
+        writes = Writes()
+        hints = self._decisions.leave(writes, lane, rules, outcome.made)
+        if hints is None:
+            return None
+        publish_later(writes, lane.name, outcome.refused)
+        try:
+            await advance_at_once(self._database, lane, writes, to=to)
+        except IntegrityError:  # a second copy of an event, most likely: its decision is made
+            return None
+        return hints
 
     async def _tell_progress(self, reader: Reader) -> None:
         ends = await reader.ends()

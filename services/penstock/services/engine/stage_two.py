@@ -24,7 +24,8 @@ from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
 from penstock.services import hints as hint
 from penstock.services.context import Context
-from penstock.services.database.prepared import at_the_end, inserting
+from penstock.services.database.late import at_the_end
+from penstock.services.database.prepared import inserting
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.database.tables import origin, progress, seen
 from penstock.services.engine.batches import Batch, Origin, identity, later, read_batches

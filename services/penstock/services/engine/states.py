@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.events.instants import Instant
 from penstock.services.database import clock
-from penstock.services.database.prepared import Prepared, at_the_end, inserting, one_of
+from penstock.services.database.late import at_the_end
+from penstock.services.database.prepared import Prepared, inserting, one_of
 from penstock.services.database.tables import state
 from penstock.services.engine.correlation import NEVER, AnyState, Kept, Place, encode
 from penstock.triggers import deduping

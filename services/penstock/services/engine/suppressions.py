@@ -14,7 +14,8 @@ from penstock.events.bus import Outgoing
 from penstock.events.ids import derived_id
 from penstock.events.instants import SECOND, Instant, format_instant
 from penstock.services.context import Context
-from penstock.services.database.prepared import Prepared, at_the_end
+from penstock.services.database.late import at_the_end
+from penstock.services.database.prepared import Prepared
 from penstock.services.database.records import publish_later, service_lane, system_event
 from penstock.services.database.tables import suppression
 from penstock.triggers.decisions import Decision

@@ -11,7 +11,8 @@ again. A run whose claims all died `run_attempts` times over kills its workers, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,19 +20,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.events.instants import microseconds
+from penstock.events.instants import Instant, microseconds
 from penstock.flows.states import State
-from penstock.services.database import clock
+from penstock.services.database import Database, StaleEpochError, clock
 from penstock.services.database.prepared import Prepared, Row, one_of
-from penstock.services.database.tables import run
-from penstock.services.runs import FORMAT, change_state, recorded_calls, stamps, tell_changes, told_columns
+from penstock.services.database.tables import IS_HELD, WAITS_FOR_TIME, WAITS_FOR_WORKER, run
+from penstock.services.runs import FORMAT, TransitionError, change_state, recorded_calls
 
 _BATCH = 100  # claims of one transaction
-_CLAIMABLE = (State.PENDING.value, State.WAITING.value, State.RETRYING.value, State.RUNNING.value)
-_COLUMNS = (
-    *("id", "namespace", "flow", "state", "parameters", "nonce", "attempt", "retries", "epoch", "worker", "limits"),
-    *("firing_id", "lane", "step", "report", "correlationid", "causationid", "traceparent", "hops"),
+_OF_CLAIM = (
+    *("id", "namespace", "flow", "parameters", "nonce", "retries", "epoch"),
+    *("firing_id", "lane", "step", "correlationid", "causationid", "traceparent", "hops"),
 )
+_COLUMNS = (*_OF_CLAIM, "state", "attempt", "worker", "limits", "report", "priority", "due_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class ClaimedRun:
 
     epoch: carried by every write.  state: pending, waiting or retrying.  tries: 1 for the first time that its code
     runs.  limits: named by the run itself; those of its flow come on top.  recorded: results of finished task calls.
+    at: when it was claimed, on the database's clock.
     """
 
     id: str
@@ -61,6 +63,7 @@ class ClaimedRun:
     causationid: str | None
     traceparent: str | None
     hops: int
+    at: Instant = 0
 
     @property
     def tries(self) -> int:
@@ -97,50 +100,56 @@ class Claimer:
         return f"worker/{self.worker}"
 
 
-async def claim(
-    connection: AsyncConnection, claimer: Claimer, limit: int, begins: Callable[[ClaimedRun], bool] = lambda _: False
-) -> Given:
+async def claim(database: Database, claimer: Claimer, limit: int) -> Given:
     """Claim up to `limit` due runs: the highest priority first, then the longest due.
 
-    begins: whether a run has nothing to wait for any more; it becomes running with its claim.
     A run whose holder let its lease end goes back to pending first, as a change of its own; after
     `claimer.attempts` such claims it becomes crashed instead.
     """
-    limit = min(limit, _BATCH)
-    rows = await _due.fetch(
-        connection, pool=claimer.pool, namespace=claimer.namespace, flows=list(claimer.flows), most=limit
-    )
-    crashed, kept = [], []
+    rows = await _take(database, claimer, min(limit, _BATCH))
+    if all(row["epoch"] == 1 for row in rows):  # none has been claimed before: there is nothing to put right or replay
+        return Given([_claimed(row, {}) for row in rows], [], len(rows) == limit)
+    async with database.begin() as connection:
+        kept, crashed = await _put_right(connection, claimer, rows)
+        recorded = await recorded_calls(connection, [row["id"] for row in kept])
+    return Given([_claimed(row, recorded.get(row["id"], {})) for row in kept], crashed, len(rows) == limit)
+
+
+async def _take(database: Database, claimer: Claimer, limit: int) -> list[Row]:
+    """Raise the epochs.  Returns the rows as they were but for the epoch, and `now`; in order."""
+    wanted = {"pool": claimer.pool, "namespace": claimer.namespace, "flows": list(claimer.flows), "most": limit}
+    holding = {"holder": claimer.worker, "lease": microseconds(claimer.lease)}
+    if not database.is_sqlite:
+        found = await database.alone(_take_at_once, **wanted, **holding)
+        return sorted(found, key=lambda row: (-row["priority"], row["due_at"], row["id"]))
+    async with database.begin() as connection:
+        found = await _due.fetch(connection, **wanted)
+        await _take_each.many(connection, [holding | {"run_": row["id"]} for row in found])
+    return [{**row, "epoch": row["epoch"] + 1} for row in found]
+
+
+async def _put_right(connection: AsyncConnection, claimer: Claimer, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """End what those that held them before have left.  Returns the rows to go on with, and those given up.
+
+    Whoever dies before this has committed has claimed the runs, and no more: the next one finds the same.
+    """
+    kept, crashed = [], []
     for row in rows:
-        if row["worker"] is not None and row["state"] != State.PENDING:
-            detail = f"the lease of worker {row['worker']} ended"
-            await change_state(connection, row["id"], row["epoch"], State.PENDING, detail=detail, actor=claimer.actor)
-        if row["attempt"] < claimer.attempts:
-            kept.append(row)
-        else:
-            crashed.append(await _give_up(connection, row, claimer.actor))
-    resumed = [row["id"] for row in kept if row["epoch"] > 0]
-    recorded = await recorded_calls(connection, resumed) if resumed else {}
-    claimed = [_claimed(row, recorded.get(row["id"], {})) for row in kept]
-    await _take_all(connection, claimer, [each for each in claimed if not begins(each)])
-    await _begin_all(connection, claimer, [each for each in claimed if begins(each)])
-    return Given(claimed, crashed, len(rows) == limit)
+        with suppress(StaleEpochError, TransitionError):  # an operator has moved it since
+            if row["worker"] is not None and row["state"] != State.PENDING:
+                await _take_over(connection, row, claimer)
+            if row["attempt"] < claimer.attempts:
+                kept.append(row)
+            else:
+                crashed.append(await _give_up(connection, row, claimer.actor))
+    return kept, crashed
 
 
-async def _take_all(connection: AsyncConnection, claimer: Claimer, claimed: Sequence[ClaimedRun]) -> None:
-    await _take.many(connection, [_holding(claimer, each) for each in claimed])
-
-
-async def _begin_all(connection: AsyncConnection, claimer: Claimer, claimed: Sequence[ClaimedRun]) -> None:
-    """Their code is about to begin."""
-    tries = {each.id: each.tries for each in claimed}
-    rows = await _take_and_begin.many(connection, [_holding(claimer, each) for each in claimed])
-    details = [f"try {tries[row['id']]}" if tries[row["id"]] > 1 else "" for row in rows]
-    tell_changes(connection, rows, details, claimer.actor)
-
-
-def _holding(claimer: Claimer, claimed: ClaimedRun) -> dict[str, Any]:
-    return {"run_": claimed.id, "holder": claimer.worker, "lease": microseconds(claimer.lease)}
+async def _take_over(connection: AsyncConnection, row: Row, claimer: Claimer) -> None:
+    """Pending again, and held by the claimer all the same."""
+    detail, actor = f"the lease of worker {row['worker']} ended", claimer.actor
+    held = {"worker": claimer.worker, "lease_until": row["now"] + microseconds(claimer.lease)}
+    await change_state(connection, row["id"], row["epoch"], State.PENDING, detail=detail, actor=actor, **held)
 
 
 async def renew(connection: AsyncConnection, worker: str, lease: timedelta, held: Mapping[str, int]) -> set[str]:
@@ -179,35 +188,50 @@ async def give_back(
     return True
 
 
-def _claimable() -> Prepared:
-    """The rows to claim, locked; rows that somebody else is claiming now are passed over."""
-    # As a subquery the clock is read once, and the index on due_at can be used.
+def _due_ones(*where: sa.ColumnElement[bool]) -> sa.Subquery:
+    """Free rows that are due, in order, locked; those that somebody else is claiming now are passed over."""
+    # As a subquery the clock is read once, and indexes on times can be used.
     now = sa.select(clock.now()).scalar_subquery()
-    due = (run.c.due_at <= now, run.c.lease_until <= now, sa.or_(*(run.c.state == state for state in _CLAIMABLE)))
     ours = (run.c.pool == sa.bindparam("pool"), run.c.namespace == sa.bindparam("namespace"))
     able = (one_of(run.c.flow, "flows"), run.c.format <= FORMAT)
-    query = sa.select(*(run.c[name] for name in _COLUMNS)).where(*due, *ours, *able)
-    query = query.order_by(run.c.priority.desc(), run.c.due_at, run.c.id)
-    return Prepared(query.limit(sa.bindparam("most", type_=sa.BigInteger())).with_for_update(skip_locked=True))
+    columns = (run.c.id, run.c.priority, run.c.due_at, run.c.worker)
+    query = sa.select(*columns).where(*where, run.c.due_at <= now, run.c.lease_until <= now, *ours, *able)
+    query = query.order_by(run.c.priority.desc(), run.c.due_at, run.c.id).limit(_most)
+    return query.with_for_update(skip_locked=True).subquery()
 
 
-_due = _claimable()
-_taking = (
-    sa.update(run)
-    .where(run.c.id == sa.bindparam("run_"))
-    .values(
-        epoch=run.c.epoch + 1,
-        attempt=run.c.attempt + 1,
-        worker=sa.bindparam("holder"),
-        lease_until=clock.now() + sa.bindparam("lease", type_=sa.BigInteger()),
-    )
+def claimable() -> sa.Select[Any]:
+    """The rows to claim, each kind by an index of its own: an index of all would be full of those that have ended."""
+    kinds = [
+        sa.select(_due_ones(WAITS_FOR_WORKER)),
+        sa.select(_due_ones(WAITS_FOR_TIME)),
+        sa.select(_due_ones(IS_HELD)),
+    ]
+    found = sa.union_all(*kinds).subquery()
+    return sa.select(found).order_by(found.c.priority.desc(), found.c.due_at, found.c.id).limit(_most)
+
+
+def _taking() -> dict[str, Any]:
+    lease = clock.now() + sa.bindparam("lease", type_=sa.BigInteger())
+    raised = {"epoch": run.c.epoch + 1, "attempt": run.c.attempt + 1}
+    return raised | {"worker": sa.bindparam("holder", type_=sa.Text()), "lease_until": lease}
+
+
+_most = sa.bindparam("most", type_=sa.BigInteger())
+_picked = claimable().cte("picked")
+_as_it_was = [(run.c.attempt - 1).label("attempt"), _picked.c.worker]
+_told = [run.c[name] for name in _COLUMNS if name not in ("attempt", "worker")]
+_now = clock.now().label("now")
+_take_at_once = Prepared(
+    sa.update(run).where(run.c.id == _picked.c.id).values(_taking()).returning(*_told, *_as_it_was, _now)
 )
-_take = Prepared(_taking)
-_take_and_begin = Prepared(
-    _taking.values({"state": State.RUNNING.value, "seq": run.c.seq + 1} | stamps(State.RUNNING)).returning(
-        *told_columns()
-    )
+_chosen = claimable().subquery()
+_due = Prepared(
+    sa.select(*(run.c[name] for name in _COLUMNS), _now)
+    .join(_chosen, run.c.id == _chosen.c.id)
+    .order_by(run.c.priority.desc(), run.c.due_at, run.c.id)
 )
+_take_each = Prepared(sa.update(run).where(run.c.id == sa.bindparam("run_")).values(_taking()))
 
 
 async def _give_up(connection: AsyncConnection, row: Row, actor: str) -> Row:
@@ -220,8 +244,8 @@ async def _give_up(connection: AsyncConnection, row: Row, actor: str) -> Row:
 
 
 def _claimed(row: Row, recorded: Mapping[str, bytes]) -> ClaimedRun:
-    """The row as it is after the claim."""
+    """The run as it is after the claim."""
     state = State.PENDING if row["worker"] is not None else State(row["state"])
-    after = {"epoch": row["epoch"] + 1, "attempt": row["attempt"] + 1, "state": state, "recorded": recorded}
+    after = {"attempt": row["attempt"] + 1, "state": state, "recorded": recorded, "at": row["now"]}
     read = {"limits": tuple(json.loads(row["limits"])), "report": bool(row["report"])}
-    return ClaimedRun(**{name: row[name] for name in _COLUMNS if name != "worker"} | after | read)
+    return ClaimedRun(**{name: row[name] for name in _OF_CLAIM} | after | read)

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.automations.secrets import UnknownSecretError
 from penstock.events.errors import PenstockError
+from penstock.events.instants import Instant
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State
 from penstock.services.backoff import Backoff
@@ -75,7 +76,6 @@ class Execution:
     """Carries out one run in one child. `lose` and `hand_back` may be called at any time, from the loop."""
 
     def __init__(self, shop: Shop, claimed: ClaimedRun, flow: FlowInfo, child: Child, passing: Passing) -> None:
-        """A run that passes no limits is in state running already."""
         self._shop, self.claimed, self._flow, self._child = shop, claimed, flow, child
         self._passing = passing
         self._lost = asyncio.Event()
@@ -110,23 +110,39 @@ class Execution:
         self._kill()
 
     async def _run(self) -> None:
-        if self._passing and not await self._begin():
+        if self._passing and not await self._pass():
             return
+        # The claim alone makes the run ours. That it runs is written while its process begins, and before all else.
+        begun = asyncio.create_task(self._begin())
+        begun.add_done_callback(self._on_begun)
         try:
             self._secrecy = Secrecy(self.claimed.parameters, self.claimed.nonce, os.environ)
         except UnknownSecretError as error:
+            await begun
             await self._end(Outcome(State.FAILED), b"null", str(error))
             return
         try:
             finished = await self._execute(self._secrecy)
         except BaseException:
             self._logs.abandon()
+            begun.cancel()
             raise
+        await begun
         await self._logs.close()
         await self._settle(finished, self._secrecy)
 
-    async def _begin(self) -> bool:
-        """Pass the limits and become running, or be parked."""
+    def _on_begun(self, begun: asyncio.Task[None]) -> None:
+        """Not ours, after all: end its process at once."""
+        if not begun.cancelled() and begun.exception() is not None:
+            self._kill()
+
+    async def _begin(self) -> None:
+        """Its code is about to begin."""
+        at = None if self._passing else self.claimed.at
+        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor, at))
+
+    async def _pass(self) -> bool:
+        """Pass the limits, or be parked."""
         if self._passing.unknown:  # waiting is safe, and shown; going on without the limit could not be taken back
             missing = ", ".join(self._passing.unknown)
             await self._park(
@@ -142,7 +158,6 @@ class Execution:
         if not taken.allowed:
             await self._park(taken.wait, taken.limit, f"waits for limit {taken.limit}")
             return False
-        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor))
         return True
 
     async def _park(self, wait: timedelta, limit: str, detail: str) -> None:
@@ -244,10 +259,10 @@ class Execution:
             self._killing = asyncio.create_task(self._child.kill())
 
 
-async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
-    """The run's code is about to begin."""
+async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant | None = None) -> None:
+    """The run's code is about to begin, or did so when it was claimed (`at`)."""
     detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
-    await change_state(connection, claimed.id, claimed.epoch, State.RUNNING, detail=detail, actor=actor)
+    await change_state(connection, claimed.id, claimed.epoch, State.RUNNING, detail=detail, actor=actor, began=at)
 
 
 async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:

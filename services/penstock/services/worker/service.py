@@ -175,17 +175,13 @@ class WorkerService:
     async def _claim_some(self) -> bool:
         """Claim for the free children.  Returns whether there may be more that are due."""
         since = asyncio.get_running_loop().time()
-        async with self._context.database.begin() as connection:
-            # Where there is nothing to wait for, the run begins with its claim: one commit instead of two.
-            given = await claim(
-                connection, self._claimer(), self._crew.free, begins=lambda claimed: not self._passing(claimed)
-            )
+        given = await claim(self._context.database, self._claimer(), self._crew.free)
         for claimed in given.claimed:
             self._execute(claimed, self._passing(claimed), since)
             self._recent[claimed.id] = None
         while len(self._recent) > _RECENT:
             del self._recent[next(iter(self._recent))]
-        if given.claimed or given.crashed:
+        if given.crashed:
             self._changed(any(row["report"] for row in given.crashed))
         return given.more
 
