@@ -41,6 +41,7 @@ class TaskFuture(Generic[R]):
         self._loop = loop
         self._cancel: Callable[[], object] | None = None
         self._taken = threading.Lock()
+        self.ended: Callable[[TaskFuture[R]], object] = _nothing  # called once it has
 
     def result(self, timeout: float | None = None) -> R:
         """What the call returned, or raise what it raised.
@@ -67,7 +68,10 @@ class TaskFuture(Generic[R]):
         if self._cancel is not None:
             self._cancel()
             return True
-        return self.settled.cancel()
+        cancelled = self.settled.cancel()
+        if cancelled:
+            self.ended(self)
+        return cancelled
 
     def add_done_callback(self, function: Callable[[TaskFuture[R]], object]) -> None:
         """Call the function with this future once it has ended; at once, if it has."""
@@ -96,9 +100,12 @@ class TaskFuture(Generic[R]):
         if not self.settled.set_running_or_notify_cancel():
             return
         try:
-            self.settled.set_result(work())
+            result = work()
         except BaseException as error:  # handed to whoever asks for the result
             self.settled.set_exception(error)
+        else:
+            self.settled.set_result(result)
+        self.ended(self)
 
     def follow(self, task: asyncio.Task[R]) -> None:
         """End as a task of the event loop ends."""
@@ -113,6 +120,7 @@ class TaskFuture(Generic[R]):
             self.settled.set_exception(error)
         else:
             self.settled.set_result(task.result())
+        self.ended(self)
 
     def _prepare_to_wait(self) -> None:
         self.asked = True
@@ -121,6 +129,10 @@ class TaskFuture(Generic[R]):
         if self._loop is not None and asyncio._get_running_loop() is self._loop:
             raise FutureError(f"{self!r} is carried out by this event loop, which waiting would stop: await it")
         self.help_along()
+
+
+def _nothing(future: TaskFuture[Any]) -> None:
+    pass
 
 
 class FutureList(list[TaskFuture[R]]):

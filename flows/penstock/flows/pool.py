@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 _here = threading.local()
 
@@ -43,10 +43,16 @@ class Pool:
 
     def _serve(self) -> None:
         _here.serves = True
-        while (work := self._queue.get()) is not None:
+        while (work := self._next()) is not None:
             work()
             del work  # what it holds must not outlive it in an idle thread
+
+    def _next(self) -> Callable[[], None] | None:
+        try:
+            return self._queue.get_nowait()
+        except Empty:
             self._idle.release()
+            return self._queue.get()
 
 
 def serves_here() -> bool:

@@ -47,7 +47,7 @@ class Scope:
     def add(self, future: TaskFuture[Any]) -> None:
         """The flow does not end before this future has."""
         self._submitted.add(future)
-        future.add_done_callback(self._ended)
+        future.ended = self._ended
 
     @property
     def elsewhere(self) -> Callable[..., Any] | None:

@@ -333,3 +333,25 @@ def test_wrong_numbers_of_workers_are_refused() -> None:
     for wrong in (0, -1, True, 1.5):
         with pytest.raises(FlowDefinitionError, match="max_workers"):
             ThreadRunner(max_workers=wrong)  # type: ignore[arg-type]  # what an untyped program may write
+
+
+def test_a_thread_that_goes_on_working_is_not_taken_for_idle() -> None:
+    first, both = threading.Event(), threading.Barrier(2, timeout=5)
+
+    @task
+    def opens() -> None:
+        first.wait(5)
+
+    @task
+    def meets() -> None:
+        both.wait()
+
+    @flow(runner=ThreadRunner(max_workers=2))
+    def works() -> None:
+        futures = [opens.submit(), opens.submit(), opens.submit(), opens.submit()]
+        first.set()
+        for future in futures:
+            future.result()
+        wait([meets.submit(), meets.submit()])
+
+    works()
