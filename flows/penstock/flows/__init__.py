@@ -46,6 +46,7 @@ from penstock.flows.serializers import Serializer
 from penstock.flows.states import State, can_become
 from penstock.flows.store import FsspecStore, LocalStore, ResultStore
 from penstock.flows.task import Task, task
+from penstock.flows.waits import sleep, sleep_sync
 
 __all__ = [
     "INPUTS",
@@ -100,6 +101,8 @@ __all__ = [
     "get_run_context",
     "now",
     "random",
+    "sleep",
+    "sleep_sync",
     "task",
     "unmapped",
     "uuid4",

@@ -45,18 +45,19 @@ class RunContext:
     tries_left: int = 0
     scope: Scope | None = field(default=None, repr=False)  # of the enclosing call of a flow, while its body runs
     log_prints: bool = field(default=False, repr=False)
+    may_suspend: bool = field(default=False, repr=False)  # whoever runs this takes `Suspended` for what it is
 
     def inside(self, flow: str, task: str | None, key: str) -> RunContext:
         """The context of a call that this one makes."""
         return RunContext(
             self.run_id, flow, self.parameters, self.namespace, self.attempt, task,
             self.correlationid, self.causationid, self.traceparent, self.hops, self.journal, key,
-            self.run_name, self.tries_left, self.scope, self.log_prints,
+            self.run_name, self.tries_left, self.scope, self.log_prints, self.may_suspend,
         )  # fmt: skip  # dataclasses.replace takes five times as long, and this is done for every call
 
     def abroad(self) -> RunContext:
         """The same for code in another process, where nothing can be journalled or submitted."""
-        return replace(self, parameters={}, journal=None, scope=None, log_prints=False)
+        return replace(self, parameters={}, journal=None, scope=None, log_prints=False, may_suspend=False)
 
 
 def current_context() -> RunContext | None:
