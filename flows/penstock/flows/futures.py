@@ -29,10 +29,13 @@ class TaskFuture(Generic[R]):
         self,
         name: str,
         call_name: str,
-        work: Callable[[], R] | None = None,
+        work: Callable[[TaskFuture[R]], None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """work: what a thread has to do (None: another one settles it).  loop: that it is carried out on."""
+        """work: what a thread has to do; it completes or fails this future, at once or later, and raises nothing.
+
+        loop: that it is carried out on, instead.
+        """
         TaskFuture.made = True
         self.name, self.call_name = name, call_name
         self.settled: Future[R] = Future()
@@ -99,12 +102,16 @@ class TaskFuture(Generic[R]):
         work, self._work = self._work, None
         if not self.settled.set_running_or_notify_cancel():
             return
-        try:
-            result = work()
-        except BaseException as error:  # handed to whoever asks for the result
-            self.settled.set_exception(error)
-        else:
-            self.settled.set_result(result)
+        work(self)
+
+    def complete(self, result: R) -> None:
+        """The call has returned this."""
+        self.settled.set_result(result)
+        self.ended(self)
+
+    def fail(self, error: BaseException) -> None:
+        """The call has raised this."""
+        self.settled.set_exception(error)
         self.ended(self)
 
     def follow(self, task: asyncio.Task[R]) -> None:
@@ -115,12 +122,11 @@ class TaskFuture(Generic[R]):
 
     def _settle(self, task: asyncio.Task[R]) -> None:
         if task.cancelled():
-            self.settled.set_exception(asyncio.CancelledError(f"{self.name!r} was cancelled"))
+            self.fail(asyncio.CancelledError(f"{self.name!r} was cancelled"))
         elif (error := task.exception()) is not None:
-            self.settled.set_exception(error)
+            self.fail(error)
         else:
-            self.settled.set_result(task.result())
-        self.ended(self)
+            self.complete(task.result())
 
     def _prepare_to_wait(self) -> None:
         self.asked = True

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from penstock.flows.step import Step
 
 
+UNRECORDED = 64  # submitted calls whose bodies have ended and whose records are on their way; a crash repeats these
+
+
 @dataclass(frozen=True, slots=True)
 class Compensation:
     """What undoes a finished call.  key: of the call.  moment: what the function is told."""
@@ -34,6 +37,7 @@ class Scope:
 
     def __init__(self, runner: TaskRunner | None) -> None:
         self.compensations: list[Compensation] = []
+        self.unrecorded = threading.Semaphore(UNRECORDED)
         self._runner: TaskRunner = runner or ThreadRunner()
         self._opened: tuple[Crew, Pool] | None = None
         self._submitted: set[TaskFuture[Any]] = set()

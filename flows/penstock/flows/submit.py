@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import replace
-from functools import partial
+from threading import Semaphore
 from typing import Any
 
 from penstock.flows.calls import Call, carry_out, name_call, replayed
 from penstock.flows.context import current_context
 from penstock.flows.futures import TaskFuture
-from penstock.flows.operations import drive, drive_async
+from penstock.flows.operations import Life, Settled, drive_async
 from penstock.flows.runners import ThreadRunner
 from penstock.flows.scope import Scope
 from penstock.flows.step import Step
@@ -31,14 +32,53 @@ def submit(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _in_thread(call: Call, scope: Scope) -> TaskFuture[Any]:
-    work = partial(copy_context().run, _drive_here, call, scope)
-    future: TaskFuture[Any] = TaskFuture(call.step.name, call.key, work)
+    context = copy_context()
+    future: TaskFuture[Any] = TaskFuture(call.step.name, call.key, lambda f: context.run(_begin, call, scope, f))
     scope.submit(future)
     return future
 
 
-def _drive_here(call: Call, scope: Scope) -> Any:
-    return drive(carry_out(replace(call, elsewhere=scope.elsewhere)))
+def _begin(call: Call, scope: Scope, future: TaskFuture[Any]) -> None:
+    try:
+        life = carry_out(replace(call, elsewhere=scope.elsewhere))
+    except BaseException as error:  # handed to whoever asks for the result
+        future.fail(error)
+    else:
+        _go_on(life, future, None if call.step.hooks else scope.unrecorded, None)
+
+
+def _go_on(life: Life[Any], future: TaskFuture[Any], places: Semaphore | None, error: BaseException | None) -> None:
+    """Carry a life on to its end, or until it only waits for the journal: then the thread is free for the next one.
+
+    places: how many may wait so; None: none of this kind, for what follows calls functions of the user's.
+    """
+    answer = None
+    try:
+        while True:
+            operation = life.send(answer) if error is None else life.throw(error)
+            if isinstance(operation, Settled) and _parked(operation.future, life, future, places):
+                return
+            answer, error = None, None
+            try:
+                answer = operation.block()
+            except BaseException as problem:  # the life decides what follows, whatever it is
+                error = problem
+    except StopIteration as end:
+        future.complete(end.value)
+    except BaseException as problem:  # handed to whoever asks for the result
+        future.fail(problem)
+
+
+def _parked(recorded: Future[Any], life: Life[Any], future: TaskFuture[Any], places: Semaphore | None) -> bool:
+    if places is None or recorded.done() or not places.acquire(blocking=False):
+        return False
+
+    def go_on(_: Future[Any]) -> None:
+        places.release()
+        _go_on(life, future, None, recorded.exception())
+
+    recorded.add_done_callback(go_on)
+    return True
 
 
 def _on_loop(call: Call, scope: Scope, loop: asyncio.AbstractEventLoop) -> TaskFuture[Any]:
@@ -51,7 +91,7 @@ def _on_loop(call: Call, scope: Scope, loop: asyncio.AbstractEventLoop) -> TaskF
 def _ended(call: Call, recorded: bytes) -> TaskFuture[Any]:
     """A call that has been recorded."""
     assert call.journal is not None  # noqa: S101 -- or there would be no record
-    work = partial(drive, replayed(call, call.journal, recorded))
-    future: TaskFuture[Any] = TaskFuture(call.step.name, call.key, work)
+    life = replayed(call, call.journal, recorded)
+    future: TaskFuture[Any] = TaskFuture(call.step.name, call.key, lambda future: _go_on(life, future, None, None))
     future.run()
     return future

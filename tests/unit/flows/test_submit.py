@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from penstock.flows import (
     unmapped,
     wait,
 )
+from penstock.flows.journal import TaskCall
 
 
 @task
@@ -355,3 +358,73 @@ def test_a_thread_that_goes_on_working_is_not_taken_for_idle() -> None:
         wait([meets.submit(), meets.submit()])
 
     works()
+
+
+class Slow(Kept):
+    """A journal that keeps a record when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: SimpleQueue[Future[None]] = SimpleQueue()
+
+    def record(self, call: TaskCall) -> Future[None]:
+        super().record(call)
+        future: Future[None] = Future()
+        self.waiting.put(future)
+        return future
+
+    def keep(self, count: int) -> None:
+        for _ in range(count):
+            self.waiting.get(timeout=5).set_result(None)
+
+
+def test_a_thread_does_not_wait_for_the_journal_but_what_follows_does() -> None:
+    kept, ran = Slow(), threading.Semaphore(0)
+
+    @task
+    def work(number: int) -> int:
+        ran.release()
+        return number
+
+    @flow(runner=ThreadRunner(max_workers=1))
+    def works() -> list[int]:
+        futures = work.map(range(5))
+        for _ in range(5):
+            assert ran.acquire(timeout=5)
+        assert not any(future.done() for future in futures)
+        threading.Thread(target=kept.keep, args=(5,)).start()
+        return futures.result()
+
+    assert kept.run(works) == [0, 1, 2, 3, 4]
+
+
+def test_waiting_for_the_journal_locks_nobody_out() -> None:
+    kept = Slow()
+
+    @task
+    def deep(level: int) -> int:
+        return 0 if level == 0 else deep.submit(level - 1).result() + 1
+
+    @task(on_completion=lambda _: None)
+    def hooked(level: int) -> int:
+        return deep.submit(level).result()
+
+    @flow(runner=ThreadRunner(max_workers=1))
+    def nests() -> list[int]:
+        return [deep.submit(3).result(), hooked.submit(1).result()]
+
+    threading.Thread(target=kept.keep, args=(7,)).start()
+    assert kept.run(nests) == [3, 1]
+
+
+def test_a_record_that_fails_is_told_to_who_asks() -> None:
+    kept = Slow()
+
+    @flow
+    def works() -> int:
+        future = add.submit(1)
+        kept.waiting.get(timeout=5).set_exception(OSError("the journal is away"))
+        return future.result()
+
+    with pytest.raises(OSError, match="the journal is away"):
+        kept.run(works)
