@@ -66,7 +66,7 @@ _WORTH: Final[dict[str, Worth]] = {
     "absent": Worth(1, 0.5, 1),
 }
 _WORD = Worth(0.02, 0, 5)
-_GROUP = Worth(0.02, 0, 1)
+_GROUP = Worth(0.02, 0, 0.2)
 
 _TABLES: Final[dict[str, Callable[[], tables.Table]]] = {
     "value": tables.Table,

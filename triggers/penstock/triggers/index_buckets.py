@@ -89,6 +89,8 @@ def way(field: Field) -> tuple[int, Any]:
     """The quickest way to check a field, and what for."""
     if field.plain:
         return (EQUALS, *field.exact) if len(field.exact) == 1 else (ONE_OF, field.exact)
+    if field.absent and not field.predicates:
+        return (ONE_OF, type(field.exact)((*field.exact, ABSENT))) if field.exact else (EQUALS, ABSENT)
     if len(field.predicates) != 1 or field.exact or field.absent:
         return TESTS, field
     only = field.predicates[0]

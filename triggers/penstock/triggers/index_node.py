@@ -265,9 +265,11 @@ class Node:
         found = worth(where)
         if found.odds * 2 > least and not (least and is_group(where)):
             return False
-        regret = self._regret.get(where, 0.0) + least
+        # of a set of fields: what events would come upon in vain among the rules that are there by now
+        size = self.size if is_group(where) else 1
+        regret = self._regret.get(where, 0.0) + least * size
         self._regret[where] = regret
-        return regret > found.cost
+        return regret > found.cost * size
 
     def _where_is(self, rule: Rule) -> Access:
         known = self._places.get(rule.name())

@@ -153,7 +153,7 @@ class IgnoreCase(Predicate, gc=False, eq=False):
     def of(cls, text: str, where: str = "whole") -> IgnoreCase:
         """The predicate of a text."""
         if text.isascii():
-            return cls(text, where, text.lower(), None)
+            return cls(text, where, sys.intern(text.lower()), None)
         return cls(text, where, None, re.compile(_case_regex(text, where), re.DOTALL).search)
 
     def test(self, value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Callable, Mapping
+from sys import intern
 from typing import Any
 
 from penstock.triggers import operators as op
@@ -186,7 +187,7 @@ def _value(item: object, path: str, exact: dict[object, None], predicates: list[
     if isinstance(item, str):
         address = packed(item)
         if address is None:
-            exact[str(item)] = None
+            exact[_shared(item)] = None
         else:
             predicates.append(op.Address(item, address))
     elif item is None or isinstance(item, bool):
@@ -229,7 +230,13 @@ def _only(item: Mapping[object, object], path: str) -> tuple[str, object]:
 def _text(argument: object, path: str, name: str) -> str:
     if not isinstance(argument, str):
         raise PatternError(path, f"{name} takes a string, not {_kind(argument)}")
-    return str(argument)
+    return _shared(argument)
+
+
+def _shared(text: str) -> str:
+    """The text as the one object that all patterns share, which is then more often in the processor's cache."""
+    plain = str(text)
+    return intern(plain) if type(plain) is str else plain
 
 
 def _affix(name: str, build: Callable[[str], op.Predicate]) -> Callable[[object, str], op.Predicate]:
@@ -263,7 +270,7 @@ def _wildcard(argument: object, path: str) -> op.Wildcard:
         raise PatternError(path, f"wildcard {text!r}: two stars in a row say no more than one; write one")
     if len(parts) - 1 > MAX_STARS:
         raise PatternError(path, f"too complex: a wildcard of more than {MAX_STARS} stars; use fewer")
-    return op.Wildcard(text, tuple(parts))
+    return op.Wildcard(text, tuple(map(_shared, parts)))
 
 
 def _numeric(argument: object, path: str) -> op.Range:
