@@ -31,7 +31,7 @@ class FlowLife:
     def __init__(self, flow: Flow[..., Any], call: Call, context: RunContext) -> None:
         self._flow, self._call, self._context = flow, call, context
         self._outer = context.scope  # of the flow that called this one
-        self._scope = Scope(flow.runner)
+        self._scope = Scope(flow.runner, on_loop=flow.is_async)
 
     def inside(self) -> Life[Any]:
         """As a call in another flow, or by itself in plain Python."""
@@ -80,7 +80,7 @@ class FlowLife:
 
     def open(self) -> RunContext:
         """A fresh scope, and the context with it."""
-        self._scope = Scope(self._flow.runner)
+        self._scope = Scope(self._flow.runner, on_loop=self._flow.is_async)
         log_prints = self._flow.log_prints or self._context.log_prints
         return replace(self._context, flow=self._flow.name, scope=self._scope, log_prints=log_prints)
 

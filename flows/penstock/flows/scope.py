@@ -35,7 +35,9 @@ class Compensation:
 class Scope:
     """One call of a flow. Only its body's own process sees it; threads of the run share it."""
 
-    def __init__(self, runner: TaskRunner | None) -> None:
+    def __init__(self, runner: TaskRunner | None, *, on_loop: bool) -> None:
+        """on_loop: async calls may be left to the event loop that runs here, since the flow does not block it."""
+        self.on_loop = on_loop
         self.compensations: list[Compensation] = []
         self.unrecorded = threading.Semaphore(UNRECORDED)
         self._runner: TaskRunner = runner or ThreadRunner()

@@ -17,7 +17,7 @@ from penstock.flows.runners import ThreadRunner
 from penstock.flows.scope import Scope
 from penstock.flows.step import Step
 
-_outside = Scope(ThreadRunner())  # for tasks that are submitted outside of flows
+_outside = Scope(ThreadRunner(), on_loop=True)  # for tasks that are submitted outside of flows
 
 
 def submit(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture[Any]:
@@ -27,7 +27,7 @@ def submit(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if call.journal is not None and (recorded := call.journal.recorded(call.key)) is not None:
         return _ended(call, recorded)
     scope = context.scope if context is not None and context.scope is not None else _outside
-    loop = asyncio._get_running_loop() if step.is_async else None
+    loop = asyncio._get_running_loop() if step.is_async and scope.on_loop else None
     return _in_thread(call, scope) if loop is None else _on_loop(call, scope, loop)
 
 

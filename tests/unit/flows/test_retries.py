@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.flows import FlowDefinitionError, exponential
+from penstock.flows import FlowDefinitionError, exponential, task
 from penstock.flows.retries import policy
 
 
@@ -34,6 +35,47 @@ def test_a_wait_lies_between_its_base_and_its_jitter(retry: int, first: float, f
 def test_waits_never_shrink(retry: int, first: float, factor: float) -> None:
     found = policy(0, exponential(first, factor=factor), None)
     assert found.wait(retry) <= found.wait(retry + 1)
+
+
+@pytest.mark.parametrize(
+    ("condition", "error", "again"),
+    [
+        (None, ValueError(), True),
+        (OSError, ConnectionError(), True),
+        (OSError, ValueError(), False),
+        ((KeyError, ValueError), ValueError(), True),
+        (lambda error: "busy" in str(error), OSError("busy"), True),
+        (lambda error: "busy" in str(error), OSError("gone"), False),
+        (None, KeyboardInterrupt(), False),
+    ],
+)
+def test_a_condition_says_which_errors_are_tried_again(condition: Any, error: BaseException, again: bool) -> None:
+    assert policy(1, retry_if=condition).allows(error) is again
+
+
+def test_a_condition_that_fails_says_no_and_leaves_a_note() -> None:
+    error = ValueError("cold")
+    assert not policy(1, retry_if=lambda error: bool(1 / 0)).allows(error)
+    assert error.__notes__ == ["retry_if failed: ZeroDivisionError: division by zero"]
+
+
+def test_a_task_is_tried_again_only_for_what_its_condition_takes() -> None:
+    ran: list[str] = []
+
+    @task(retries=5, retry_if=ConnectionError)
+    def fails() -> None:
+        ran.append("fails")
+        raise ConnectionError("busy") if len(ran) < 3 else LookupError("gone")
+
+    with pytest.raises(LookupError, match="gone"):
+        fails()
+    assert len(ran) == 3
+
+
+@pytest.mark.parametrize("condition", ["OSError", int, (OSError, 3), (OSError, int), BaseException])
+def test_a_wrong_condition_is_refused(condition: Any) -> None:
+    with pytest.raises(FlowDefinitionError, match="retry_if="):
+        policy(1, retry_if=condition)
 
 
 @pytest.mark.parametrize("retries", [-1, True, 1.5, "3"])

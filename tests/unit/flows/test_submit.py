@@ -428,3 +428,15 @@ def test_a_record_that_fails_is_told_to_who_asks() -> None:
 
     with pytest.raises(OSError, match="the journal is away"):
         kept.run(works)
+
+
+async def test_a_sync_flow_on_a_loop_leaves_async_calls_to_threads() -> None:
+    @flow
+    def blocks() -> int:
+        return aadd.submit(aadd.submit(1)).result()
+
+    @flow
+    async def calls() -> int:
+        return blocks() + await aadd.submit(1)
+
+    assert await calls() == 5

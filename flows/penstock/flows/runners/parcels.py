@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from penstock.flows.step import Step
 
 
+_GO_ALONG = ("name", "retries", "retry_delay", "retry_if", "timeout")  # what a plain call of a task still heeds
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came of a body.  lines: (level, text) that it logged."""
@@ -112,5 +115,5 @@ class _Pickler(cloudpickle.Pickler):
         from penstock.flows.step import Step, rebuild
 
         if isinstance(obj, Step):
-            return rebuild, (type(obj), obj.fn, dict(obj.options))
+            return rebuild, (type(obj), obj.fn, {name: obj.options[name] for name in _GO_ALONG if name in obj.options})
         return super().reducer_override(obj)  # type: ignore[no-untyped-call]  # cloudpickle has no types
