@@ -226,7 +226,7 @@ def state_after(error: BaseException) -> State:
     """The state of a call that `error` ended."""
     if isinstance(error, Suspended):
         return State.PAUSED
-    if isinstance(error, TaskTimeoutError | FlowTimeoutError | RunTimedOut):
+    if is_out_of_time(error):
         return State.TIMED_OUT
     if isinstance(error, RunInterrupted | asyncio.CancelledError):
         return State.CANCELLED
@@ -235,6 +235,13 @@ def state_after(error: BaseException) -> State:
 
 def _is_given_future(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return TaskFuture.made and bool(futures_within(args, kwargs))
+
+
+def is_out_of_time(error: BaseException) -> bool:
+    """Whether a timeout ended the call. A worker cancels async code with the kind of interruption as the message."""
+    if isinstance(error, asyncio.CancelledError):
+        return RunTimedOut in error.args
+    return isinstance(error, TaskTimeoutError | FlowTimeoutError | RunTimedOut)
 
 
 def _inside(step: Step[..., Any], context: RunContext, key: str) -> RunContext:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Unpack, cast, get_args, overload
 
-from penstock.flows.calls import Call, name_call
+from penstock.flows.calls import Call, name_call, tell
 from penstock.flows.context import RunContext, current_context, local_context
 from penstock.flows.errors import FlowDefinitionError, FlowTimeoutError, ParameterError
 from penstock.flows.flow_life import FlowLife
@@ -19,6 +20,7 @@ from penstock.flows.operations import drive, drive_async
 from penstock.flows.options import FlowOptions, OnChangedCode, check_options
 from penstock.flows.parameters import Parameters
 from penstock.flows.prints import watch_prints
+from penstock.flows.states import State
 from penstock.flows.step import P, R, Step
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,199}\Z")
@@ -91,6 +93,15 @@ class Flow(Step[P, R]):
         context = current_context() or local_context(self.name, values)
         life = FlowLife(self, Call(self, args, kwargs, context), context).on_worker()
         return drive_async(life) if self.is_async else drive(life)
+
+    def tell_end(self, state: State, values: Mapping[str, Any], error: BaseException | None = None) -> None:
+        """Call the hooks of a state that the run's own process did not live to tell: for a worker, in another process.
+
+        values: as validated.  error: why; hooks get it in their Moment.
+        """
+        args, kwargs = self._parameters.arguments(values)
+        life = tell(Call(self, args, kwargs, current_context()), state, error=error)
+        asyncio.run(drive_async(life)) if self.is_async else drive(life)
 
     def _root_call(self, values: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         return Call(self, args, kwargs, local_context(self.name, values, run_name=self.name_run(values)))

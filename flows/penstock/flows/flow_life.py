@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from penstock.events.ids import derived_id
-from penstock.flows.calls import Call, carry_out, state_after, tell
+from penstock.flows.calls import Call, carry_out, is_out_of_time, state_after, tell
 from penstock.flows.context import RunContext, get_logger
 from penstock.flows.errors import CodeChangedError, RunCancelled, RunTimedOut, Suspended
 from penstock.flows.journal import TaskCall
@@ -151,11 +151,7 @@ class FlowLife:
 
     def _is_tried_again(self, error: BaseException) -> bool:
         """By the worker; it may also try again what it timed out itself."""
-        timed_out = isinstance(error, RunTimedOut) or (
-            isinstance(error, asyncio.CancelledError)
-            and RunTimedOut in error.args  # how a worker says it to async code
-        )
-        return self._context.tries_left > 0 and (timed_out or self._flow.policy.allows(error))
+        return self._context.tries_left > 0 and (is_out_of_time(error) or self._flow.policy.allows(error))
 
     def _check_code(self) -> None:
         journal = self._context.journal

@@ -51,4 +51,5 @@ def fill_in(template: RunName, arguments: Mapping[str, Any]) -> str:
         text = template(**arguments) if callable(template) else template.format_map(dict(arguments))
     except Exception as error:  # an argument's own formatting, or the user's function, may raise anything
         return f"({type(error).__name__} in run_name)"
-    return " ".join(str(text).split())[:LONGEST]
+    line = " ".join(str(text).replace("\0", " ").split())[:LONGEST]
+    return line.encode("utf-8", "replace").decode()  # a lone surrogate could not be sent

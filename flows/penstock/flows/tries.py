@@ -135,10 +135,15 @@ def abandoned_threads() -> int:
 def describe(error: BaseException) -> str:
     """An error in one line."""
     try:
-        text = " ".join(str(error).split())[:2_000]
+        text = sendable(" ".join(str(error).split())[:2_000])
     except Exception:  # an exception class of the user's that cannot be printed is still one with a name
         text = "(its text cannot be made)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def sendable(text: str) -> str:
+    """Text that has a UTF-8 form: lone surrogates (from file names, say) become question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def now() -> Instant:

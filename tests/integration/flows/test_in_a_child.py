@@ -80,6 +80,10 @@ def blocks():
 def is_stuck():
     blocks.submit().result()
 
+@flow(run_name="{text}")
+def raises_odd_text(text: str):
+    raise ValueError(text + chr(0xD800))
+
 @flow(on_changed_code="refuse")
 def refuses():
     return square(3)
@@ -193,3 +197,10 @@ async def test_changed_code_is_refused_where_the_flow_says_so(worker: Worker) ->
     refused = await worker.run("refuses", {call.call: b"9"}, calls=other, source=source)
     assert refused.state == "failed"
     assert "the code of 'square' is another" in (refused.error or "")
+
+
+async def test_text_that_cannot_be_sent_is_sent_as_it_can_be(worker: Worker) -> None:
+    finished = await worker.run("raises-odd-text", text="cold\0")
+    assert (finished.state, worker.started[0].name) == ("failed", "cold")
+    assert (finished.error or "").endswith("?")
+    assert (await worker.run("everything-async")).state == "completed"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tests.support.journals import Kept
 
-from penstock.flows import FlowDefinitionError, Moment, RunCancelled, State, Suspended, flow, task
+from penstock.flows import FlowDefinitionError, Moment, RunCancelled, RunTimedOut, State, Suspended, flow, task
+from penstock.flows.context import entered
 
 ALL = ("on_running", "on_completion", "on_failure", "on_crash", "on_cancel", "on_pause")
 
@@ -129,3 +130,40 @@ def test_what_can_be_no_hook_is_refused() -> None:
     for wrong in ({"on_failure": 3}, {"on_failure": [3]}, {"on_failure": later}):
         with pytest.raises((FlowDefinitionError, TypeError), match=r"on_failure|int"):
             task(**wrong)(work)
+
+
+def test_another_process_can_tell_what_the_run_s_own_could_not() -> None:
+    told: list[Moment] = []
+
+    async def later(moment: Moment) -> None:
+        told.append(moment)
+
+    @flow(on_crash=told.append)
+    def works(number: int) -> None: ...
+
+    @flow(on_crash=later)
+    async def works_later() -> None: ...
+
+    works.tell_end(State.CRASHED, {"number": 1}, OSError("killed"))
+    works_later.tell_end(State.CRASHED, {})
+    works_later.tell_end(State.FAILED, {})
+    assert [(moment.name, dict(moment.arguments)) for moment in told] == [("works", {"number": 1}), ("works-later", {})]
+
+
+async def test_async_code_whose_time_is_up_has_timed_out_and_not_been_cancelled() -> None:
+    told: list[Moment] = []
+
+    @flow(**hooks(told))
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def one_try() -> None:
+        with entered(Kept().context()):
+            await waits.call_body({})
+
+    running = asyncio.create_task(one_try())
+    await asyncio.sleep(0)
+    running.cancel(RunTimedOut)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [moment.state for moment in told] == [State.RUNNING, State.TIMED_OUT]

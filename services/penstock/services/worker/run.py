@@ -22,7 +22,7 @@ from penstock.flows.journal import Journal, TaskCall
 from penstock.flows.results import encode_result
 from penstock.flows.sources import Past, RecordedCall
 from penstock.flows.states import State
-from penstock.flows.tries import abandoned_threads, describe, now
+from penstock.flows.tries import abandoned_threads, describe, now, sendable
 from penstock.services.worker.channel import Channel, Interruption
 from penstock.services.worker.frames import Execute, Finished, Started, TaskFinished
 
@@ -233,7 +233,7 @@ def user_traceback(error: BaseException) -> str | None:
         kept: list[traceback.FrameSummary] = list(dropwhile(_of_asyncio, theirs))
         seen.stack = traceback.StackSummary.from_list(kept)
         seen = seen.__cause__ or seen.__context__
-    return "".join(told.format())[-LONGEST_TRACEBACK:]
+    return sendable("".join(told.format())[-LONGEST_TRACEBACK:])
 
 
 def _of_asyncio(frame: traceback.FrameSummary) -> bool:
