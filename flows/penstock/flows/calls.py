@@ -89,7 +89,7 @@ def invoke(step: Step[..., Any], context: RunContext | None, args: tuple[Any, ..
 
     Without a journal (plain Python, no server) nothing is recorded.
     """
-    if step.is_bare and (context is None or context.journal is None) and not _is_given_future(args, kwargs):
+    if step.is_bare and (context is None or context.journal is None) and not is_given_future(args, kwargs):
         inner = None if context is None else _inside(step, context, "")
         body = Body(step, inner, args, kwargs)
         return body.unfold() if step.is_async else body.block()
@@ -124,7 +124,7 @@ def carry_out(
     body: the life of one try; by default the step's function is run.  undo: what precedes the end by an error.
     """
     journal = call.journal
-    if _is_given_future(call.args, call.kwargs):
+    if is_given_future(call.args, call.kwargs):
         call = yield from arrived(call)
     if journal is not None and (recorded := journal.recorded(call.key)) is not None:
         value = yield from replayed(call, journal, recorded)
@@ -233,7 +233,8 @@ def state_after(error: BaseException) -> State:
     return State.FAILED if isinstance(error, Exception) else State.CRASHED
 
 
-def _is_given_future(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def is_given_future(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether there is something to wait for among the arguments."""
     return TaskFuture.made and bool(futures_within(args, kwargs))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Unpack, cast, get_args, overload
 
-from penstock.flows.calls import Call, name_call, tell
+from penstock.flows.calls import Call, arrived, is_given_future, name_call, tell
 from penstock.flows.context import RunContext, current_context, local_context
 from penstock.flows.errors import FlowDefinitionError, FlowTimeoutError, ParameterError
 from penstock.flows.flow_life import FlowLife
@@ -53,6 +53,8 @@ class Flow(Step[P, R]):
         self._parameters = Parameters(self.name, fn, self.signature)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if is_given_future(args, kwargs) and not (self.is_generator and self.is_async):
+            return cast("R", self._call_later(args, kwargs) if self.is_async else self._call_resolved(args, kwargs))
         values = self._validate_call(args, kwargs)
         taken, named = self._parameters.arguments(values)
         outer = current_context()
@@ -102,6 +104,16 @@ class Flow(Step[P, R]):
         args, kwargs = self._parameters.arguments(values)
         life = tell(Call(self, args, kwargs, current_context()), state, error=error)
         asyncio.run(drive_async(life)) if self.is_async else drive(life)
+
+    def _call_resolved(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """With results in place of futures, which parameters cannot be validated as."""
+        given = drive(arrived(Call(self, args, kwargs, None)))
+        return self(*given.args, **given.kwargs)
+
+    async def _call_later(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = await drive_async(arrived(Call(self, args, kwargs, None)))
+        result: Any = self(*given.args, **given.kwargs)
+        return await result
 
     def _root_call(self, values: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         return Call(self, args, kwargs, local_context(self.name, values, run_name=self.name_run(values)))

@@ -440,3 +440,20 @@ async def test_a_sync_flow_on_a_loop_leaves_async_calls_to_threads() -> None:
         return blocks() + await aadd.submit(1)
 
     assert await calls() == 5
+
+
+async def test_sub_flows_take_futures_too() -> None:
+    @flow
+    def below(number: int) -> int:
+        return number + 1
+
+    @flow
+    async def below_async(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @flow
+    async def calls() -> list[int]:
+        one = add.submit(1)
+        return [below(one), await below_async([one, aadd.submit(1)])]  # type: ignore[arg-type, list-item]  # as above
+
+    assert await calls() == [3, 4]
