@@ -247,7 +247,9 @@ def is_out_of_time(error: BaseException) -> bool:
 
 def _inside(step: Step[..., Any], context: RunContext, key: str) -> RunContext:
     if step.kind == "flow":
-        return context.inside(step.name, None, key)
+        inner = context.inside(step.name, None, key)
+        # What a task has called is not called again once the task is recorded: nothing of it can be undone later.
+        return inner if context.task is None else replace(inner, scope=None)
     return context.inside(context.flow, step.name, key)
 
 

@@ -187,3 +187,20 @@ def test_what_could_not_be_undone_for_sure_is_refused() -> None:
         calls()
     with pytest.raises(FlowDefinitionError, match="on_rollback=3"):
         task(on_rollback=3)(lambda: None)
+
+
+def test_a_sub_flow_of_a_task_undoes_its_own_and_leaves_nothing_to_others() -> None:
+    @task
+    def within(town: str) -> str:
+        return hotel(town)
+
+    @flow
+    def calls() -> None:
+        book("train")
+        within("Linz")
+        pay()
+
+    for _ in range(2):
+        with pytest.raises(LookupError, match="refused"):
+            Kept().run(calls)
+    assert bodies.ran == ["train", "hotel in Linz", "undo train"] * 2
