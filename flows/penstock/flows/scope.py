@@ -35,9 +35,12 @@ class Compensation:
 class Scope:
     """One call of a flow. Only its body's own process sees it; threads of the run share it."""
 
-    def __init__(self, runner: TaskRunner | None, *, on_loop: bool) -> None:
-        """on_loop: async calls may be left to the event loop that runs here, since the flow does not block it."""
-        self.on_loop = on_loop
+    def __init__(self, runner: TaskRunner | None, *, on_loop: bool, ends: bool = True) -> None:
+        """on_loop: async calls may be left to the event loop that runs here, since the flow does not block it.
+
+        ends: somebody will ask for `unheard` at the end; else what has ended is forgotten.
+        """
+        self.on_loop, self._ends = on_loop, ends
         self.compensations: list[Compensation] = []
         self.unrecorded = threading.Semaphore(UNRECORDED)
         self._runner: TaskRunner = runner or ThreadRunner()
@@ -93,5 +96,6 @@ class Scope:
             return self._opened
 
     def _ended(self, future: TaskFuture[Any]) -> None:
-        if future.settled.cancelled() or future.asked or future.settled.exception() is None:
+        ended_well = future.settled.cancelled() or future.settled.exception() is None
+        if ended_well or future.asked or not self._ends:
             self._submitted.discard(future)

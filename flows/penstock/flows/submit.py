@@ -17,7 +17,7 @@ from penstock.flows.runners import ThreadRunner
 from penstock.flows.scope import Scope
 from penstock.flows.step import Step
 
-_outside = Scope(ThreadRunner(), on_loop=True)  # for tasks that are submitted outside of flows
+_outside = Scope(ThreadRunner(), on_loop=True, ends=False)  # for tasks that are submitted outside of flows
 
 
 def submit(step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture[Any]:
