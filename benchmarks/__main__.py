@@ -1,7 +1,7 @@
 """`make bench`: latencies, throughput, timers and recovery, each beside a floor that is measured in the same run.
 
 Arguments choose among them. Sizes come from the environment: BENCH_EVENTS, BENCH_RULES (throughput), BENCH_KEYS,
-BENCH_MATCHES (stateful), BENCH_TIMERS, BENCH_SECONDS (timers).
+BENCH_MATCHES (stateful), BENCH_TIMERS, BENCH_SECONDS (timers), BENCH_WARM (seconds for which the broker is used first).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from benchmarks.floor import floor_latencies
+from benchmarks.floor import floor_latencies, warm_up
 from benchmarks.latency import Bench
 from benchmarks.recovery import recovery
 from benchmarks.report import Figure, percentile, report
@@ -26,7 +26,7 @@ from tests.support.fleet import Fleet, open_fleet
 from tests.support.services.provide import provide_kafka, provide_postgres, provide_redis
 
 from penstock.events import bus
-from penstock.services.bus import parse_address
+from penstock.services.bus import connect, parse_address
 from penstock.services.settings import Settings
 from penstock.services.standins import StandIn
 
@@ -37,6 +37,7 @@ KEYS = int(os.environ.get("BENCH_KEYS", "1000000"))  # live ones, of windows
 MATCHES = int(os.environ.get("BENCH_MATCHES", "120000"))  # events for them
 TIMERS = int(os.environ.get("BENCH_TIMERS", "1000"))  # a second
 SECONDS = int(os.environ.get("BENCH_SECONDS", "20"))  # for so long
+WARM = float(os.environ.get("BENCH_WARM", "15"))  # seconds
 WITHIN = 3.0  # the aim for p50, in times of the floor
 
 
@@ -158,6 +159,16 @@ MEASURES = {
 }
 
 
+async def _warm_up(urls: dict[str, str]) -> None:
+    """No figure is of a broker's first seconds, neither ours nor a floor's."""
+    bus_ = await connect(f"{urls['bus_url']}?prefix=warm.")
+    try:
+        await bus_.ensure_topic("up", 1)
+        await warm_up(parse_address(urls["bus_url"]).server, WARM, "warm.up")
+    finally:
+        await bus_.close()
+
+
 def main() -> int:
     """Run what is named on the command line; all of it without a name."""
     chosen = sys.argv[1:] or list(MEASURES)
@@ -165,6 +176,7 @@ def main() -> int:
         sys.exit(f"{', '.join(sorted(unknown))}: no such measure; there are {', '.join(MEASURES)}")
     with provide_kafka() as kafka, provide_postgres() as postgres, provide_redis() as redis:
         urls = {"bus_url": kafka.url, "redis_url": redis.url}
+        asyncio.run(_warm_up(urls))
         figures: list[Figure] = []
         for name in chosen:
             figures += asyncio.run(MEASURES[name](urls, postgres.create_database))

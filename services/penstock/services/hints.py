@@ -11,6 +11,7 @@ import contextlib
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from penstock.services.cancellation import check_cancelled
@@ -33,6 +34,8 @@ class Hints:
     def __init__(self, redis: Redis, prefix: str = "penstock:hint:") -> None:
         self._redis, self._prefix = redis, prefix
         self._events: dict[str, asyncio.Event] = {}
+        self._wanted: set[str] = set()  # what this process waits for; it need not hear of anything else
+        self._listening: PubSub | None = None
 
     async def give(self, *names: str) -> None:
         """Wake whoever waits for these names, in any process. A Redis that is down is not an error."""
@@ -52,6 +55,7 @@ class Hints:
         One waiter a name and process: a hint wakes it once.
         """
         event = self._event(name)
+        await self._want(name)
         try:
             async with asyncio.timeout(timeout):  # wait_for can swallow a cancellation before Python 3.12
                 await event.wait()
@@ -71,12 +75,26 @@ class Hints:
 
     async def _listen(self) -> None:
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.psubscribe(self._prefix + "*")
-            while True:
-                message = await pubsub.get_message(timeout=1.0)
-                check_cancelled()
-                if message is not None:
-                    self._event(message["channel"].decode().removeprefix(self._prefix)).set()
+            await pubsub.subscribe(self._prefix, *(self._prefix + name for name in sorted(self._wanted)))
+            self._listening = pubsub
+            try:
+                while True:
+                    message = await pubsub.get_message(timeout=1.0)
+                    check_cancelled()
+                    if message is not None:
+                        self._event(message["channel"].decode().removeprefix(self._prefix)).set()
+            finally:
+                self._listening = None
+
+    async def _want(self, name: str) -> None:
+        """Listen for it from now on."""
+        if name in self._wanted:
+            return
+        self._wanted.add(name)
+        if self._listening is not None:
+            with contextlib.suppress(RedisError, OSError):  # then it listens anew
+                await self._listening.subscribe(self._prefix + name)
+            check_cancelled()
 
     def _event(self, name: str) -> asyncio.Event:
         return self._events.setdefault(name, asyncio.Event())

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from tests.support.rig import Rig
 
 from penstock.events import Event
-from penstock.services.database import DatabaseUnavailableError, tables
+from penstock.services.database import Database, DatabaseUnavailableError, tables
+from penstock.services.database.late import Writes
 from penstock.services.engine.decisions import Decisions
 from penstock.services.engine.ownership import Ownership
 
@@ -28,18 +29,34 @@ ALL = [PAIR, ("single", None, ("l1",)), ("single", None, ("l2",))]
 LOGINS = [Event(id=f"l{number}", source="/web", type="login.failed", subject="ann") for number in (1, 2)]
 
 
-async def test_a_batch_that_a_stop_cuts_off_is_read_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    await rig.apply(RULES)
-    writing = asyncio.Event()
+@pytest.fixture(params=["at once", "after reading"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[type, str]:
+    """Where a batch is committed: in one statement, or, as where a `mode` looks back, in a transaction that reads."""
+    if request.param == "at once":
+        return Database, "at_once"
+    monkeypatch.setattr(Decisions, "leave", lambda *given: None)
+    return Decisions, "write"
 
-    async def stuck(*given: Any) -> frozenset[str]:
-        if given[-1]:  # decisions, not just a position that is settled
+
+def decides(given: Any) -> bool:
+    """Whether this commit has decisions, and is not just a position that is settled."""
+    return bool(given[-1].rows if isinstance(given[-1], Writes) else given[-1])
+
+
+async def test_a_batch_that_a_stop_cuts_off_is_read_again(
+    rig: Rig, way: tuple[type, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.apply(RULES)
+    writing, write = asyncio.Event(), getattr(*way)
+
+    async def stuck(*given: Any) -> Any:
+        if decides(given):
             writing.set()
             await asyncio.Event().wait()
-        return frozenset()
+        return await write(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Decisions, "write", stuck)
+        patched.setattr(*way, stuck)
         engine = await rig.start_engine()
         await rig.publish(LOGINS)
         await asyncio.wait_for(writing.wait(), 30)
@@ -48,19 +65,22 @@ async def test_a_batch_that_a_stop_cuts_off_is_read_again(rig: Rig, monkeypatch:
     assert await rig.wait_for_decisions(3) == ALL
 
 
-async def test_a_batch_whose_commit_failed_is_read_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_whose_commit_failed_is_read_again(
+    rig: Rig, way: tuple[type, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     await rig.apply(RULES)
-    write, failures = Decisions.write, iter(range(3))
+    write, failures = getattr(*way), iter(range(3))
 
-    async def failing(self: Decisions, *given: Any) -> frozenset[str]:
-        if next(failures, None) is not None:
+    async def failing(*given: Any) -> Any:
+        if decides(given) and next(failures, None) is not None:
             raise DatabaseUnavailableError("gone for a moment")
-        return await write(self, *given)
+        return await write(*given)
 
-    monkeypatch.setattr(Decisions, "write", failing)
+    monkeypatch.setattr(*way, failing)
     await rig.start_engine()
     await rig.publish(LOGINS)
     assert await rig.wait_for_decisions(3) == ALL
+    assert next(failures, None) is None
 
 
 async def test_a_taking_whose_commit_was_not_heard_of_is_taken_again(rig: Rig) -> None:

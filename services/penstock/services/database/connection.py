@@ -180,7 +180,7 @@ class Database:
         await self._reader.dispose()
 
 
-def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABANDONED_AFTER) -> Database:
+def connect(url: str, *, pool_size: int = 20, abandoned_after: timedelta = _ABANDONED_AFTER) -> Database:
     """Connect lazily to `postgresql+asyncpg://…` or `sqlite+aiosqlite:///path`.  Raises DatabaseUrlError.
 
     `postgresql://…`, `postgres://…` and `sqlite:///…` are taken for these.
@@ -193,7 +193,7 @@ def connect(url: str, *, pool_size: int = 10, abandoned_after: timedelta = _ABAN
     engine = create_async_engine(
         url,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=pool_size // 2,
         pool_pre_ping=False,
         pool_recycle=1800,
         isolation_level="AUTOCOMMIT",  # a reader needs no transaction; a writer opens its own

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.services.database.prepared import Bulk, Prepared, on_driver
 
 Rows = list[Mapping[str, Any]]
-Part = tuple[Prepared, Rows]
+Part = tuple[Prepared, Sequence[Mapping[str, Any]]]
 
 
 class Writes:

@@ -29,14 +29,15 @@ _dialect = PGDialect_asyncpg()  # type: ignore[no-untyped-call]  # SQLAlchemy le
 
 
 class one_of(ColumnElement[bool]):
-    """Whether a column is one of the values of a list, given as one parameter."""
+    """Whether a column is one of the values of a list, given as one parameter; bytes only on PostgreSQL."""
 
     inherit_cache = True
     type = sa.Boolean()
 
     def __init__(self, column: ColumnElement[Any], name: str) -> None:
         self.column, self.bind = column, sa.bindparam(name, type_=sa.Text())
-        self.array = "bigint[]" if isinstance(column.type, sa.BigInteger | sa.Integer) else "text[]"
+        kinds = ((sa.BigInteger | sa.Integer, "bigint[]"), (sa.LargeBinary, "bytea[]"))
+        self.array = next((array for kind, array in kinds if isinstance(column.type, kind)), "text[]")
 
 
 @compiles(one_of, "postgresql")
@@ -54,6 +55,7 @@ def _on_sqlite(element: one_of, compiler: Any, **kw: Any) -> str:
 class Bulk(NamedTuple):
     """A statement whose parameters are whole columns, one array for each name: PostgreSQL runs it once for all rows.
 
+    table: what it changes; one statement may hold several, each for other rows.
     before, after: what stands around `unnest(…)`.  kinds: the SQL type of each name's values.
     """
 
@@ -166,6 +168,14 @@ def inserting(
     return Prepared(build(postgresql.insert), build(sqlite.insert), bulk)
 
 
+def deleting(table: sa.Table, name: str) -> Prepared:
+    """A DELETE of the row whose column `name` has the parameter of that name."""
+    column, kind = _quoted(name), table.c[name].type.compile(dialect=_dialect)
+    before, after = f"DELETE FROM {_quoted(table.name)} AS old USING", f" WHERE old.{column} = given.{column}"  # noqa: S608 -- our tables
+    bulk = Bulk(f"{table.name}, deleted", before, (name,), (kind,), after)
+    return Prepared(sa.delete(table).where(table.c[name] == sa.bindparam(name)), bulk=bulk)
+
+
 def _unnesting(
     table: sa.Table, names: Sequence[str], expressions: Mapping[str, Any], conflict: str, returning: Sequence[str]
 ) -> Bulk:
@@ -222,4 +232,8 @@ def as_sqlalchemy(sql: str, error: BaseException) -> exc.DBAPIError:
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in parameters.items()}
+    return {name: json.dumps(value) if _is_json(value) else value for name, value in parameters.items()}
+
+
+def _is_json(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(each, bytes) for each in value)

@@ -239,15 +239,25 @@ async def advance_position(connection: AsyncConnection, lane: Lane, *, to: int, 
         raise _overtaken(lane)
 
 
-async def advance_at_once(database: Database, lane: Lane, writes: Writes, *, to: int) -> None:
-    """Move the stored position and write all of `writes`, in one transaction.  Raises StaleEpochError, as above."""
-    if not await database.at_once(_advance, _moving(lane, to, None), writes):
+async def commit_at_once(
+    database: Database, lane: Lane, writes: Writes, *, to: int | None, revision: int | None = None
+) -> None:
+    """Move the stored position and write all of `writes`, in one transaction.  Raises StaleEpochError, as above.
+
+    to: None to leave the position where it is.
+    """
+    guard, given = (_hold, _mine_of(lane)) if to is None else (_advance, _moving(lane, to, revision))
+    if not await database.at_once(guard, given, writes):
         raise _overtaken(lane)
 
 
 def _moving(lane: Lane, to: int, revision: int | None) -> dict[str, Any]:
-    mine = {"topic_": lane.topic, "number": lane.partition, "mine": lane.epoch, "before": lane.position}
-    return mine | {"to": to, "revision": lane.revision if revision is None else revision}
+    revision = lane.revision if revision is None else revision
+    return _mine_of(lane) | {"before": lane.position, "to": to, "revision": revision}
+
+
+def _mine_of(lane: Lane) -> dict[str, Any]:
+    return {"topic_": lane.topic, "number": lane.partition, "mine": lane.epoch}
 
 
 def _overtaken(lane: Lane) -> StaleEpochError:
@@ -256,5 +266,5 @@ def _overtaken(lane: Lane) -> StaleEpochError:
 
 async def hold(connection: AsyncConnection, lane: Lane) -> None:
     """Lock the partition's row and prove that it is ours, without moving the position.  Raises StaleEpochError."""
-    if not await _hold.fetch(connection, topic_=lane.topic, number=lane.partition, mine=lane.epoch):
+    if not await _hold.fetch(connection, **_mine_of(lane)):
         raise StaleEpochError(f"{lane.name}: epoch {lane.epoch} is no longer in force")

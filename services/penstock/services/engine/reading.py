@@ -25,7 +25,8 @@ from penstock.services.engine.ownership import FROM_THE_BEGINNING, Lane, Ownersh
 
 _log = structlog.get_logger()
 EachRound: TypeAlias = Callable[[Reader], Awaitable[None]]
-_BREATH = 0.1  # seconds that a loop that gathers waits at most
+_BREATH = 0.02  # seconds that a loop that gathers waits at most
+_AT_ONCE = 12  # partitions handled at once: with a connection for each of 24, each of them is slower
 _FULL = 8  # a batch of more than one part in so many needs no more gathering
 
 
@@ -76,6 +77,7 @@ class PartitionLoop:
         self._reading: dict[tuple[str, int], Lane] = {}
         self._backoff = 0.0
         self._gathers = gathers
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def run(self) -> None:
         """Read until cancelled; what is handled by then is committed."""
@@ -138,7 +140,8 @@ class PartitionLoop:
 
     async def _narrowed(self, lane: Lane, records: Sequence[Record]) -> None:
         try:
-            await self._stage.handle(lane, records)
+            async with self._turns:
+                await self._stage.handle(lane, records)
         except (StaleEpochError, BusError):
             raise
         except Exception as error:

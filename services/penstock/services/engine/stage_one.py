@@ -36,7 +36,7 @@ from penstock.services.engine.decisions import Decisions
 from penstock.services.engine.dispatch import Made
 from penstock.services.engine.effects import wall_clock
 from penstock.services.engine.match_records import Matched, MatchRecord, Progress, gap_to_all, outgoing, progress_to_all
-from penstock.services.engine.ownership import Lane, Ownership, advance_at_once, advance_position
+from penstock.services.engine.ownership import Lane, Ownership, advance_position, commit_at_once
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.revisions import change_revision
 from penstock.triggers.evidence import Evidence
@@ -47,7 +47,7 @@ from penstock.triggers.machine import decide_alone
 _log = structlog.get_logger()
 _SETTLE = 1.0  # seconds after which a position moves although nothing was decided
 _PROGRESS = 1.0  # seconds between progress records
-_HURRIED = 0.2  # seconds, while somewhere a timer is about to be due
+_HURRIED = 0.1  # seconds, while somewhere a timer is about to be due
 _HURRY = 3.0  # seconds for which a hint that one is holds
 
 
@@ -169,7 +169,7 @@ class StageOne:
             return None
         publish_later(writes, lane.name, outcome.refused)
         try:
-            await advance_at_once(self._database, lane, writes, to=to)
+            await commit_at_once(self._database, lane, writes, to=to)
         except IntegrityError:  # a second copy of an event, most likely: its decision is made
             return None
         return hints

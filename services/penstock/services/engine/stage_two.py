@@ -8,13 +8,14 @@ arrived before it has been read and committed.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.events import bus
@@ -24,7 +25,7 @@ from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
 from penstock.services import hints as hint
 from penstock.services.context import Context
-from penstock.services.database.late import at_the_end
+from penstock.services.database.late import Part, Writes, at_the_end
 from penstock.services.database.prepared import inserting
 from penstock.services.database.records import publish_later, system_event
 from penstock.services.database.tables import origin, progress, seen
@@ -34,7 +35,7 @@ from penstock.services.engine.correlation import NEVER, Fold, Folded, Kept, Matc
 from penstock.services.engine.decisions import Decisions
 from penstock.services.engine.dispatch import Made
 from penstock.services.engine.effects import wall_clock
-from penstock.services.engine.ownership import Lane, Ownership, advance_position, hold
+from penstock.services.engine.ownership import Lane, Ownership, advance_position, commit_at_once, hold
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.stage_one import dead_letter_of, tell_gap
 from penstock.services.engine.states import DUE, States, TooManyDueError
@@ -46,7 +47,8 @@ _HURRY_AGAIN = 1.0  # seconds between hints that it should be
 _SLICE = 600_000_000  # microseconds of the stream's time whose timers ring in one transaction
 _SETTLE = 10.0  # seconds after which a position moves although there was nothing but progress
 
-_remember = inserting(seen, "partition", "digest", "at", ignore=True, returning=("digest",))
+_remember = inserting(seen, "partition", "digest", "at", ignore=True)
+_remember_new = inserting(seen, "partition", "digest", "at", ignore=True, returning=("digest",))
 _sources = ("partition", "origin_topic", "origin_partition")
 _apply = inserting(origin, *_sources, "origin_offset", changing=("origin_offset",))
 _tell = inserting(progress, *_sources, "at", changing=("at",))
@@ -180,33 +182,33 @@ class StageTwo:
         for batch in batches:
             clocks, origins = later(clocks, batch), origins | batch.origins
         final = self._clock_of(clocks)
-        async with self._database.begin() as connection:
-            await advance_position(connection, lane, to=end, revision=rules.revision)
-            fold, further = Fold({}, rules.automation), memory.due
-            stored: dict[Place, Kept] = {}
-            if memory.due <= final:
-                if final - memory.due > _SLICE:
-                    raise TooManyDueError
-                stored = await self._states.all_due(connection, lane.partition, final)
-                further = await self._states.next_due(connection, lane.partition, after=final)
+        if final - memory.due > _SLICE:
+            raise TooManyDueError
+        # Read before the transaction: the partition is ours, so nobody else writes any of it; the commit proves that.
+        async with self._database.read() as connection:
+            touched = places((match for batch in batches for match in batch.matches), rules.automation)
+            first = _by_identity(batches)
+            found = await self._states.begin(connection, lane.partition, touched, list(first), final)
+            fold = Fold(found.states, rules.automation)
+            fresh = _fresh(batches, first, found.known)
             at, rung = memory.clocks, memory.rung
-            for batch in batches:
+            for batch, matches in zip(batches, fresh, strict=True):
                 if batch.matches:
                     clock = self._clock_of(at)
-                    await self._ring_within(connection, fold, stored, clock, rung)
+                    await self._ring_within(connection, fold, found.due, clock, rung)
                     rung = clock
-                    fresh = await self._unseen(connection, lane.partition, batch)
-                    missing = [each for each in places(fresh, rules.automation) if not fold.knows(each)]
-                    fold.learn(await self._states.load(connection, missing))
-                    fold.feed(fresh, clock)
+                    fold.feed(matches, clock)
                 at = later(at, batch)
-            await self._ring_within(connection, fold, stored, final, rung)
-            hints = await self._commit(connection, lane, rules, fold.folded)
-            at_the_end(connection, _apply, _of_sources(lane.partition, origins, "origin_offset"))
-            told = dict(clocks.items() - memory.stored.items())
-            at_the_end(connection, _tell, _of_sources(lane.partition, told, "at"))
+            await self._ring_within(connection, fold, found.due, final, rung)
+        told = _of_sources(lane.partition, dict(clocks.items() - memory.stored.items()), "at")
+        more = [
+            (_remember, _identities(lane.partition, fresh)),
+            (_apply, _of_sources(lane.partition, origins, "origin_offset")),
+            (_tell, told),
+        ]
+        hints = await self._write(lane, rules, fold.folded, more, to=end)
         memory.clocks, memory.stored, memory.origins = clocks, dict(clocks), memory.origins | origins
-        memory.due, memory.rung, memory.settled = further, final, time.monotonic()
+        memory.due, memory.rung, memory.settled = found.further, final, time.monotonic()
         lane.position, lane.read, lane.revision = end, end, rules.revision
         self._committed(memory, fold.folded, hints)
 
@@ -232,7 +234,10 @@ class StageTwo:
         memory = self._memory[lane]
         async with self._database.begin() as connection:
             await advance_position(connection, lane, to=batch.end, revision=batch.revision)
-            fresh = await self._unseen(connection, lane.partition, batch)
+            first = _by_identity([batch])
+            rows = [{"partition": lane.partition, "digest": each, "at": match.arrival} for each, match in first.items()]
+            new = {bytes(row["digest"]) for row in await _remember_new.many(connection, rows)}
+            (fresh,) = _fresh([batch], first, first.keys() - new)
             states = await self._states.load(connection, places(fresh, rules.automation))
             fold = Fold(states, rules.automation)
             fold.feed(fresh, self._clock(memory))
@@ -257,8 +262,7 @@ class StageTwo:
         memory, rules = self._memory[lane], await self._newest(lane)
         # After a long outage in slices, so that no schedule has more to do than fits into a transaction.
         clock = min(self._clock(memory), memory.due + _SLICE)
-        async with self._database.begin() as connection:
-            await hold(connection, lane)
+        async with self._database.read() as connection:
             due = await self._states.due(connection, lane.partition, clock)
             fold = Fold(due, rules.automation)
             passed = fold.tick([place for place in due if place.deduped], clock)
@@ -267,9 +271,9 @@ class StageTwo:
             fold.pass_on(passed, memory.rung)
             touched = {place for place, _ in passed}
             fold.tick([*(place for place in due if not place.deduped and place not in touched), *touched], clock)
-            hints = await self._commit(connection, lane, rules, fold.folded)
             all_rung = len(due) < DUE
             further = await self._states.next_due(connection, lane.partition, after=clock) if all_rung else memory.due
+        hints = await self._write(lane, rules, fold.folded)
         memory.due = further
         self._committed(memory, fold.folded, hints)
         if all_rung:
@@ -318,12 +322,46 @@ class StageTwo:
         rules, known = self._rules.now, max(lane.revision, named)
         return rules if rules.revision >= known else await self._rules.get(known)
 
+    async def _write(
+        self, lane: Lane, rules: Compiled, folded: Folded, more: Sequence[Part] = (), to: int | None = None
+    ) -> frozenset[str]:
+        """Commit what was worked out from what was read before, if the partition is still ours as it was then.
+
+        more: further rows.  to: where the position goes; None to leave it.  Raises StaleEpochError.
+        """
+        writes = Writes()
+        hints = self._decisions.leave(writes, lane, rules, _made(rules, folded))
+        if hints is not None:
+            self._leave(writes, lane, rules, folded, more)
+            try:
+                await commit_at_once(self._database, lane, writes, to=to, revision=rules.revision)
+            except IntegrityError:  # one of the decisions is there already
+                pass
+            else:
+                return hints
+        async with self._database.begin() as connection:
+            if to is None:
+                await hold(connection, lane)
+            else:
+                await advance_position(connection, lane, to=to, revision=rules.revision)
+            hints = await self._decisions.write(connection, lane, rules, _made(rules, folded))
+            self._leave(connection, lane, rules, folded, more)
+        return hints
+
+    def _leave(
+        self, target: AsyncConnection | Writes, lane: Lane, rules: Compiled, folded: Folded, more: Sequence[Part] = ()
+    ) -> None:
+        """States, and what is told, for the end of the transaction."""
+        permanent = frozenset(place for _, place in rules.loaded_in(lane.partition))
+        self._states.save(target, lane.partition, folded.kept, permanent)
+        publish_later(target, lane.name, self._late(folded))
+        for statement, rows in more:
+            at_the_end(target, statement, rows)
+
     async def _commit(self, connection: AsyncConnection, lane: Lane, rules: Compiled, folded: Folded) -> frozenset[str]:
         """States, decisions, and what is told, within the transaction."""
-        permanent = frozenset(place for _, place in rules.loaded_in(lane.partition))
-        self._states.save(connection, lane.partition, folded.kept, permanent)
         hints = await self._decisions.write(connection, lane, rules, _made(rules, folded))
-        publish_later(connection, lane.name, self._late(folded))
+        self._leave(connection, lane, rules, folded)
         return hints
 
     def _committed(self, memory: Memory, folded: Folded, hints: frozenset[str]) -> None:
@@ -347,17 +385,28 @@ class StageTwo:
             return 0
         return min(clocks[source] for source in sources) - 1
 
-    async def _unseen(self, connection: AsyncConnection, partition: int, batch: Batch) -> list[Match]:
-        """Without those whose (source, id) took part before; the new ones are remembered."""
-        first: dict[bytes, Match] = {}
-        for match in batch.matches:
-            first.setdefault(identity(match.envelope), match)
-        rows = [{"partition": partition, "digest": each, "at": match.arrival} for each, match in first.items()]
-        new = {bytes(row["digest"]) for row in await _remember.many(connection, rows)}
-        return [match for digest, match in first.items() if digest in new]
-
     def _late(self, folded: Folded) -> list[Outgoing]:
         return [late_event(self._namespace, automation, match) for automation, match in folded.late]
+
+
+def _by_identity(batches: Sequence[Batch]) -> dict[bytes, Match]:
+    """The first match of each (source, id)."""
+    first: dict[bytes, Match] = {}
+    for match in (match for batch in batches for match in batch.matches):
+        first.setdefault(identity(match.envelope), match)
+    return first
+
+
+def _fresh(batches: Sequence[Batch], first: Mapping[bytes, Match], known: Set[bytes]) -> list[list[Match]]:
+    """The matches of each batch that are the first of an identity that is not known."""
+    fresh = {id(match) for digest, match in first.items() if digest not in known}
+    return [[match for match in batch.matches if id(match) in fresh] for batch in batches]
+
+
+def _identities(partition: int, fresh: Sequence[Sequence[Match]]) -> list[dict[str, Any]]:
+    """To be recognised when they come again."""
+    matches = (match for each in fresh for match in each)
+    return [{"partition": partition, "digest": identity(each.envelope), "at": each.arrival} for each in matches]
 
 
 def _of_sources(partition: int, values: Mapping[Origin, int], name: str) -> list[dict[str, Any]]:

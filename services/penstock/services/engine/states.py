@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -13,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.events.instants import Instant
 from penstock.services.database import clock
-from penstock.services.database.late import at_the_end
-from penstock.services.database.prepared import Prepared, inserting, one_of
-from penstock.services.database.tables import state
+from penstock.services.database.late import Writes, at_the_end
+from penstock.services.database.prepared import Prepared, Row, deleting, inserting, one_of
+from penstock.services.database.tables import seen, state
 from penstock.services.engine.correlation import NEVER, AnyState, Kept, Place, encode
 from penstock.triggers import deduping
 from penstock.triggers import state as key_state
@@ -57,7 +59,7 @@ _next = Prepared(
         state.c.partition == sa.bindparam("number"), state.c.expires_at > sa.bindparam("after")
     )
 )
-_delete = Prepared(sa.delete(state).where(one_of(state.c.id, "ids")))
+_delete = deleting(state, "id")
 _known = Prepared(
     sa.select(state.c.automation, state.c.when_digest).where(state.c.partition == sa.bindparam("number")).distinct()
 )
@@ -77,6 +79,43 @@ _save = inserting(
     updated=clock.now(),
     changing=("body", "format", "expires_at", "updated"),
 )
+
+
+def _beginning(known: sa.ColumnElement[bool]) -> sa.CompoundSelect[Any]:
+    """The states of some places, those that are due, the next one after them, and known identities, as one list."""
+
+    def rows(what: str, query: sa.Select[Any] | None = None) -> sa.Select[Any]:
+        source = state if query is None else query.subquery()
+        columns = [source.c[each.name] for each in _columns]
+        return sa.select(sa.literal_column(f"'{what}'").label("what"), *columns)
+
+    here, now = state.c.partition == sa.bindparam("number"), sa.bindparam("now", type_=sa.BigInteger())
+    due = sa.select(*_columns).where(here, state.c.expires_at <= now).order_by(state.c.expires_at).limit(DUE)
+    further = sa.select(*_columns).where(here, state.c.expires_at > now).order_by(state.c.expires_at).limit(1)
+    none = [sa.cast(sa.null(), each.type) if each.name != "body" else seen.c.digest for each in _columns]
+    remembered = sa.select(sa.literal_column("'seen'"), *none).where(seen.c.partition == sa.bindparam("number"), known)
+    of_places = rows("state").where(one_of(state.c.id, "ids"))
+    return sa.union_all(of_places, rows("due", due), rows("next", further), remembered)
+
+
+_begin = Prepared(
+    _beginning(one_of(seen.c.digest, "digests")),
+    _beginning(seen.c.digest.in_(sa.bindparam("digests", expanding=True))),  # JSON, as `one_of` has it, has no bytes
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is stored of what a batch is about.
+
+    states: of the places asked for.  due: all that must be looked at, each with the clock at which.  further: the first
+    clock after these at which something must be.  known: which of the identities asked for took part before.
+    """
+
+    states: dict[Place, AnyState]
+    due: dict[Place, Kept]
+    further: Instant
+    known: set[bytes]
 
 
 class TooManyDueError(Exception):
@@ -99,25 +138,38 @@ class States:
         """Some of those that must be looked at, the longest due first; there may be more where there are DUE."""
         found: dict[Place, AnyState] = {}
         for row in await _due.fetch(connection, number=partition, now=now):
-            deduped = row["key"].startswith(_DEDUPED)
-            place = Place(row["automation"], row["when_digest"], row["key"].removeprefix(_DEDUPED), deduped)
-            if row["format"] == FORMAT:
-                found[place] = _state(row["body"], place)
-            else:
-                await _delete.fetch(connection, ids=[row["id"]])
+            place = _place(row)
+            empty = deduping.UNSEEN if place.deduped else key_state.EMPTY  # of another format: its row goes
+            found[place] = _state(row["body"], place) if row["format"] == FORMAT else empty
         return found
 
-    async def all_due(self, connection: AsyncConnection, partition: int, now: Instant) -> dict[Place, Kept]:
-        """All that must be looked at, each with the clock at which.  Raises TooManyDueError for DUE and more."""
-        rows = await _due.fetch(connection, number=partition, now=now)
-        if len(rows) >= DUE or any(row["format"] != FORMAT for row in rows):
-            raise TooManyDueError
-        found: dict[Place, Kept] = {}
+    async def begin(
+        self,
+        connection: AsyncConnection,
+        partition: int,
+        places: Iterable[Place],
+        digests: Sequence[bytes],
+        now: Instant,
+    ) -> Found:
+        """What a batch needs, in one round trip.  now: the clock at its end.  Raises TooManyDueError."""
+        ids = {place.id(self._namespace): place for place in places}
+        rows = await _begin.fetch(connection, number=partition, ids=list(ids), digests=list(digests), now=now)
+        by_kind: dict[str, list[Row]] = {"state": [], "due": [], "next": [], "seen": []}
         for row in rows:
-            deduped = row["key"].startswith(_DEDUPED)
-            place = Place(row["automation"], row["when_digest"], row["key"].removeprefix(_DEDUPED), deduped)
-            found[place] = Kept(_state(row["body"], place), row["expires_at"])
-        return found
+            by_kind[row["what"]].append(row)
+        due = by_kind["due"]
+        if len(due) >= DUE or any(row["format"] != FORMAT for row in due):
+            raise TooManyDueError
+        return Found(
+            states={
+                ids[row["id"]]: _state(row["body"], ids[row["id"]])
+                for row in by_kind["state"]
+                if row["format"] == FORMAT
+            },
+            due={place: Kept(_state(row["body"], place), row["expires_at"]) for row in due for place in [_place(row)]},
+            further=min((int(row["expires_at"]) for row in by_kind["next"]), default=NEVER),
+            known={bytes(row["body"]) for row in by_kind["seen"]},
+        )
 
     async def of_rules(
         self, connection: AsyncConnection, partition: int, names: Sequence[str], after: str
@@ -143,15 +195,14 @@ class States:
                 await _forget.fetch(connection, number=partition, **gone)
 
     def save(
-        self, connection: AsyncConnection, partition: int, kept: Mapping[Place, Kept], permanent: frozenset[Place]
+        self, target: AsyncConnection | Writes, partition: int, kept: Mapping[Place, Kept], permanent: frozenset[Place]
     ) -> None:
         """Write what changed, with the transaction's end.
 
         permanent: places whose row stays although the state is empty: it says that the rule was loaded.
         """
         gone = [place.id(self._namespace) for place, each in kept.items() if each.empty and place not in permanent]
-        if gone:
-            at_the_end(connection, _delete, [{"ids": gone}])
+        at_the_end(target, _delete, [{"id": each} for each in gone])
         rows = [
             {
                 "id": place.id(self._namespace),
@@ -167,7 +218,12 @@ class States:
             for place, each in kept.items()
             if not each.empty or place in permanent
         ]
-        at_the_end(connection, _save, rows)
+        at_the_end(target, _save, rows)
+
+
+def _place(row: Row) -> Place:
+    deduped = row["key"].startswith(_DEDUPED)
+    return Place(row["automation"], row["when_digest"], row["key"].removeprefix(_DEDUPED), deduped)
 
 
 def _state(body: bytes, place: Place) -> AnyState:

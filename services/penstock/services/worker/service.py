@@ -36,6 +36,7 @@ from penstock.services.worker.sources import follow, stamps
 _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
 _RECENT = 10_000  # runs
 _ASK_AGAIN = 1.0  # seconds
+_LINGER = 0.01  # seconds
 _LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
 
 _log = structlog.get_logger()
@@ -248,6 +249,8 @@ class WorkerService:
         """Tell the engines that there is something to relay; what comes meanwhile is told with the next."""
         while True:
             await self._unpublished.wait()
+            if not self._untold:  # the engines take their time, too; a fact is waited for
+                await asyncio.sleep(_LINGER)
             self._unpublished.clear()
             facts, self._untold = self._untold, False
             await self._context.hints.give(hints.OUTBOX, *([hints.FACTS] if facts else []))
