@@ -68,10 +68,13 @@ def rate(work: Callable[[bytes], object], bodies: list[bytes], passes: int = 4) 
 
 
 def beside(
-    floor: Callable[[bytes], object], work: Callable[[bytes], object], bodies: list[bytes]
+    floor: Callable[[bytes], object], work: Callable[[bytes], object], bodies: list[bytes], passes: int = 1
 ) -> tuple[float, float]:
-    """The rates of two, taken in turns, so that a neighbour on the machine hinders both."""
-    pairs = [(rate(floor, bodies, 1), rate(work, bodies, 1)) for _ in range(6)]
+    """The rates of two, taken in turns, so that a neighbour on the machine hinders both.
+
+    passes: how many of one before it is the other's turn; from two on each has one on the caches as it leaves them.
+    """
+    pairs = [(rate(floor, bodies, passes), rate(work, bodies, passes)) for _ in range(6)]
     return max(first for first, _ in pairs), max(second for _, second in pairs)
 
 
@@ -112,7 +115,9 @@ def one_set(kind: str, most: int, bodies: list[bytes]) -> list[Result]:
         if count <= LINEAR_UP_TO:
             results.append(_of(f"{kind}, {count} rules, linear scan", _linear(kind, count, bodies), parse))
         if count == 100_000:
-            results += _goals(kind, rates, parse) + _costs(kind, matcher, seconds, megabytes)
+            ten, _, _ = loaded(kind, SIZES[0])  # anew: that of minutes ago had another share of the machine
+            kept = beside(ten.match_json, matcher.match_json, bodies, passes=2)
+            results += _goals(kind, kept, rates[count], parse) + _costs(kind, matcher, seconds, megabytes)
         del matcher
     return results
 
@@ -131,11 +136,12 @@ def _linear(kind: str, count: int, bodies: list[bytes]) -> float:
     return rate(scan, bodies[: max(10_000 // count, 20)], passes=2)
 
 
-def _goals(kind: str, rates: dict[int, float], parse: float) -> list[Result]:
-    ten, most = rates[10], rates[100_000]
+def _goals(kind: str, kept: tuple[float, float], most: float, parse: float) -> list[Result]:
+    """kept: the rates of 10 rules and of 100,000, taken in turns.  most: that of 100,000 beside `parse`."""
+    ten, many = kept
     keep = {"exact": 0.6, "mixed": 1 / 6, "broad": 1 / 6}.get(kind, 0.5)
     goals = [
-        Result(f"{kind}: rate kept from 10 to 100,000 rules", "events/s", most, ten, most / ten, round(keep, 3), True)
+        Result(f"{kind}: rate kept from 10 to 100,000 rules", "events/s", many, ten, many / ten, round(keep, 3), True)
     ]
     if kind == "exact":
         goals.append(
