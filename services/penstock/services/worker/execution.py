@@ -48,7 +48,7 @@ class Shop:
     """What the executions of one worker share.
 
     changed: called after each commit that left something to publish; true: a fact for a firing, too.
-    due_in: called when a run is due after a wait.
+    due_in: called when a run is due after a wait.  put_back: called with a child that is free again.
     turn: runs ask for their limits one after the other, in the order in which they were claimed.
     """
 
@@ -58,6 +58,7 @@ class Shop:
     attempts: int
     changed: Callable[[bool], None]
     due_in: Callable[[timedelta], None]
+    put_back: Callable[[Child], None]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -77,6 +78,7 @@ class Execution:
 
     def __init__(self, shop: Shop, claimed: ClaimedRun, flow: FlowInfo, child: Child, passing: Passing) -> None:
         self._shop, self.claimed, self._flow, self._child = shop, claimed, flow, child
+        self._has_child = True
         self._passing = passing
         self._lost = asyncio.Event()
         self._handing_back = False
@@ -90,7 +92,7 @@ class Execution:
             await self._run()
         except (StaleEpochError, RunLostError, TransitionError) as error:
             _log.warning("run.lost", run=self.claimed.id, epoch=self.claimed.epoch, reason=str(error))
-            if self._child.busy:
+            if self._has_child and self._child.busy:
                 await self._child.kill()
 
     def lose(self, reason: str) -> None:
@@ -102,7 +104,19 @@ class Execution:
     def keep(self, until: float) -> None:
         """The run is ours until then (monotonic clock): its process is told, for we may be stopped ourselves."""
         self._until = until
-        self._child.hold(self.claimed.id, until)
+        if self._has_child:
+            self._child.hold(self.claimed.id, until)
+
+    async def abandon(self) -> None:
+        """End its process, whatever it does."""
+        if self._has_child:
+            await self._child.kill()
+
+    def let_go(self) -> None:
+        """The process is done with the run, and can have another one; safe to call twice."""
+        if self._has_child:
+            self._has_child = False
+            self._shop.put_back(self._child)
 
     def hand_back(self) -> None:
         """Stop here; another worker goes on from the journal."""
@@ -127,6 +141,7 @@ class Execution:
             self._logs.abandon()
             begun.cancel()
             raise
+        self.let_go()  # what is left to do is ours
         await begun
         await self._logs.close()
         await self._settle(finished, self._secrecy)
@@ -255,7 +270,7 @@ class Execution:
             raise RunLostError(f"run {self.claimed.id} is not ours any more; another worker goes on from its journal")
 
     def _kill(self) -> None:
-        if self._child.busy:
+        if self._has_child and self._child.busy:
             self._killing = asyncio.create_task(self._child.kill())
 
 

@@ -35,6 +35,7 @@ from penstock.services.worker.sources import follow, stamps
 # Not for the processes of users' code.
 _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
 _RECENT = 10_000  # runs
+_IN_HAND = 16  # for each child: runs whose code has ended, and that are being written
 _ASK_AGAIN = 1.0  # seconds
 _LINGER = 0.01  # seconds
 _LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
@@ -64,9 +65,7 @@ class WorkerService:
         self._running: dict[tuple[str, int], tuple[Execution, asyncio.Task[None]]] = {}
         self._returning: set[asyncio.Task[bool]] = set()
         self._presence = Presence(context)
-        self._crew = Crew(
-            self._start_child, settings.concurrency, changed=self._on_free_child, loaded=self._presence.take
-        )
+        self._crew = Crew(self._start_child, settings.concurrency, changed=self._on_room, loaded=self._presence.take)
         self._leases = Leases(settings.run_lease, self._renew)
         self._shop = Shop(
             context.database,
@@ -75,6 +74,7 @@ class WorkerService:
             settings.run_attempts,
             changed=self._changed,
             due_in=self._look_in,
+            put_back=self._crew.put_back,
         )
 
     @property
@@ -155,15 +155,16 @@ class WorkerService:
         self._starved = False
         while self._may_claim() and await self._claim_some():
             pass
-        self._starved = self._crew.free == 0
+        self._starved = not self._may_claim()
 
-    def _on_free_child(self) -> None:
-        """Look for a run only where one may have been left for want of a child."""
+    def _on_room(self) -> None:
+        """Look for a run only where one may have been left for want of a child, or of room."""
         if self._starved:
             self._wake.set()
 
     def _may_claim(self) -> bool:
-        return not self._stopping and bool(self._presence.flows) and self._crew.free > 0
+        room = len(self._running) < _IN_HAND * self._crew.size
+        return not self._stopping and bool(self._presence.flows) and self._crew.free > 0 and room
 
     async def _stop_claiming(self, claiming: list[asyncio.Task[None]]) -> None:
         """A claim in hand is finished: cut off, it might be committed without anybody who knows of it."""
@@ -216,19 +217,20 @@ class WorkerService:
             return
         execution = Execution(self._shop, claimed, self._presence.flows[claimed.flow], child, passing)
         self._leases.hold(claimed.id, claimed.epoch, since, execution.lose, execution.keep)
-        task = asyncio.create_task(self._see_through(execution, claimed, child))
+        task = asyncio.create_task(self._see_through(execution, claimed))
         self._running[claimed.id, claimed.epoch] = execution, task
 
-    async def _see_through(self, execution: Execution, claimed: ClaimedRun, child: Child) -> None:
+    async def _see_through(self, execution: Execution, claimed: ClaimedRun) -> None:
         try:
             await execution.run()
         except Exception:  # a fault of ours in one run must not end the others; its lease will, and it is taken over
             _log.exception("run.not_seen_through", run=claimed.id)
-            await child.kill()
+            await execution.abandon()
         finally:
             self._running.pop((claimed.id, claimed.epoch), None)
             self._leases.release(claimed.id, claimed.epoch)
-            self._crew.put_back(child)
+            execution.let_go()
+            self._on_room()
 
     async def _return(self, claimed: ClaimedRun) -> bool:
         async def write(connection: AsyncConnection) -> None:
