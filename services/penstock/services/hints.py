@@ -75,7 +75,11 @@ class Hints:
 
     async def _listen(self) -> None:
         async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(self._prefix, *(self._prefix + name for name in sorted(self._wanted)))
+            await pubsub.subscribe(self._prefix)
+            heard: set[str] = set()
+            while new := self._wanted - heard:  # more may be wanted while these are asked for
+                await pubsub.subscribe(*(self._prefix + name for name in sorted(new)))
+                heard |= new
             self._listening = pubsub
             try:
                 while True:
