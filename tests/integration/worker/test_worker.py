@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -205,6 +206,22 @@ async def test_thirty_runs_pass_a_limit_of_ten_a_second_in_order(
     )
     reached = [row for row in await rows(database, tables.outbox) if b"penstock.limit.reached" in row["value"]]
     assert len(reached) == sum("waiting" in each for each in parked) > 0
+
+
+@pytest.mark.parametrize("limits", [(), ("erp",)])
+async def test_a_run_runs_before_its_first_line_however_late_that_is_written(
+    context: Context, database: Database, tmp_path: Path, limits: tuple[str, ...]
+) -> None:
+    await apply_rules(database, LIMITS)
+    gate = tmp_path / "gate"
+    gate.touch()
+    slow = run("r1", "gated", path=str(tmp_path / "notes"), gate=str(gate))
+    async with working(context):
+        await add(database, replace(slow, limits=limits))
+        (row,) = await ended(database, "r1")
+    (running,) = [each for each in await rows(database, tables.run_event) if each["state"] == "running"]
+    first = min(call["started"] for call in await rows(database, tables.journal))
+    assert row["created"] <= running["at"] == row["started"] <= first
 
 
 async def test_a_limit_that_no_rule_file_defines_is_waited_for(context: Context, database: Database) -> None:

@@ -178,7 +178,10 @@ class Service:
         """SIGKILL, to it and to every process that it started; its data stays."""
         if self._process is None:
             return
-        for process in self._family():
+        # Stopped first: a child that it starts meanwhile would be left, waiting for a lock of one that is dead.
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGSTOP)
+        for process in reversed(self._family()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(self._family(), timeout=10)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -79,6 +80,7 @@ class Execution:
     def __init__(self, shop: Shop, claimed: ClaimedRun, flow: FlowInfo, child: Child, passing: Passing) -> None:
         self._shop, self.claimed, self._flow, self._child = shop, claimed, flow, child
         self._has_child = True
+        self._claimed = time.monotonic()
         self._passing = passing
         self._lost = asyncio.Event()
         self._handing_back = False
@@ -127,7 +129,7 @@ class Execution:
         if self._passing and not await self._pass():
             return
         # The claim alone makes the run ours. That it runs is written while its process begins, and before all else.
-        begun = asyncio.create_task(self._begin())
+        begun = asyncio.create_task(self._begin(self._now()))
         begun.add_done_callback(self._on_begun)
         try:
             self._secrecy = Secrecy(self.claimed.parameters, self.claimed.nonce, os.environ)
@@ -151,9 +153,12 @@ class Execution:
         if not begun.cancelled() and begun.exception() is not None:
             self._kill()
 
-    async def _begin(self) -> None:
-        """Its code is about to begin."""
-        at = None if self._passing else self.claimed.at
+    def _now(self) -> Instant:
+        """By the database's clock, as the claim told it."""
+        return self.claimed.at + round((time.monotonic() - self._claimed) * 1_000_000)
+
+    async def _begin(self, at: Instant) -> None:
+        """Its code begins at `at`, however long it takes to write that."""
         await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor, at))
 
     async def _pass(self) -> bool:
@@ -274,8 +279,8 @@ class Execution:
             self._killing = asyncio.create_task(self._child.kill())
 
 
-async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant | None = None) -> None:
-    """The run's code is about to begin, or did so when it was claimed (`at`)."""
+async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant) -> None:
+    """The run's code began at `at`, on the database's clock."""
     detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
     await change_state(connection, claimed.id, claimed.epoch, State.RUNNING, detail=detail, actor=actor, began=at)
 
