@@ -38,6 +38,7 @@ RESERVED_PREFIX = "penstock."
 _EXTENSION_NAME = re.compile(r"[a-z0-9]{1,64}\Z")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII)
 _NUL = b"\\u0000"
+_NO_NUL = r"contains \u0000 (the character NUL), which cannot be stored; remove or encode it"
 _BRACKET_OR_TEXT = re.compile(rb'[{}\[\]]|"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_RFC3339 = 'not an RFC 3339 time with an offset; write e.g. "2026-03-01T10:00:00Z"'
@@ -256,6 +257,8 @@ def from_mapping(mapping: object) -> Event:
     missing = [name for name in ("id", "source", "type") if name not in mapping]
     if missing:
         raise InvalidEventError("required by CloudEvents 1.0 and missing", field=missing[0])
+    if _holds_nul(mapping):
+        raise InvalidEventError(_NO_NUL, field="data")
     try:
         return Event.model_validate(mapping)
     except ValidationError as error:
@@ -324,9 +327,22 @@ def _check_body(body: bytes) -> None:
     if len(body) > MAX_BODY:
         raise InvalidEventError(f"{len(body)} bytes; at most {MAX_BODY} (1 MiB) are taken. Send a reference instead")
     if _NUL in body and _has_nul(body):
-        raise InvalidEventError(
-            r"contains \u0000 (the character NUL), which cannot be stored; remove or encode it", field="data"
-        )
+        raise InvalidEventError(_NO_NUL, field="data")
+
+
+def _holds_nul(value: object) -> bool:
+    """Whether some text in it has the character NUL; without recursion, however deep it is."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            if "\0" in each:
+                return True
+        elif isinstance(each, Mapping):
+            left += [*each, *each.values()]
+        elif isinstance(each, list | tuple):
+            left += each
+    return False
 
 
 def _has_nul(body: bytes) -> bool:
