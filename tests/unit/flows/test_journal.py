@@ -9,30 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import journals
 
 from penstock.flows import RunContext, State, flow, get_run_context, task
 from penstock.flows.context import entered
 from penstock.flows.journal import ROOT, Journal, TaskCall, call_key
 
 
-class Kept:
+class Kept(journals.Kept):
     """A journal in memory; what it has recorded can be given to the next try."""
 
-    def __init__(self, recorded: dict[str, bytes] | None = None) -> None:
-        self.calls: list[TaskCall] = []
-        self.recorded = recorded or {}
-
-    def record(self, call: TaskCall) -> Future[None]:
-        self.calls.append(call)
-        future: Future[None] = Future()
-        future.set_result(None)
-        return future
-
-    def completed(self) -> dict[str, bytes]:
-        return self.recorded | {call.key: call.result for call in self.calls if call.state is State.COMPLETED}
-
-    def context(self) -> Any:
-        return entered(RunContext("r", "f", journal=Journal(self.recorded, self.record)))
+    def context(self, **more: Any) -> Any:
+        return entered(super().context(**more))
 
 
 class Bodies:
