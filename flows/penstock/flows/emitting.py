@@ -7,7 +7,8 @@ configured (see `penstock.events`), an event is only logged.
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from penstock.events.ids import derived_id, new_id
 from penstock.events.instants import format_instant
 from penstock.flows import tries
 from penstock.flows.context import RunContext, current_context, get_logger
+from penstock.flows.operations import Blocking, Life, drive, drive_async
 from penstock.flows.recorded import keep
 
 _NOTHING: Any = object()  # "no data" is not "data: null"
@@ -30,23 +32,29 @@ def emit(event: str | Event, /, data: Any = _NOTHING, *, subject: str | None = N
 
     source: by default `flow/<name>`.  Raises what `penstock.events.emit` raises.
     """
-    context = current_context()
-    key = _name(context, event, data, subject, attributes)
-    if (known := _recorded(context, key)) is not None:
-        return known
-    started = tries.now()
-    made = _event(context, key, event, data, subject, attributes)
-    try:
-        made = send(made)
-    except NoTargetError:
-        _only_logged(context, made)
-    if context is not None and context.journal is not None:
-        keep(context, context.journal, key, "emit", made.to_json(), started)
-    return made
+    return drive(_emitted(event, data, subject, attributes))
 
 
 async def aemit(event: str | Event, /, data: Any = _NOTHING, *, subject: str | None = None, **attributes: Any) -> Event:
     """As `emit`, for async code."""
+    return await drive_async(_emitted(event, data, subject, attributes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """The operation: hand the event to whoever takes it.  Returns it as it was acknowledged."""
+
+    event: Event
+
+    def block(self) -> Event:
+        return send(self.event)
+
+    async def unfold(self) -> Event:
+        return await send_async(self.event)
+
+
+def _emitted(event: str | Event, data: Any, subject: str | None, attributes: dict[str, Any]) -> Life[Event]:
+    """Send it, once for each call of the run."""
     context = current_context()
     key = _name(context, event, data, subject, attributes)
     if (known := _recorded(context, key)) is not None:
@@ -54,11 +62,11 @@ async def aemit(event: str | Event, /, data: Any = _NOTHING, *, subject: str | N
     started = tries.now()
     made = _event(context, key, event, data, subject, attributes)
     try:
-        made = await send_async(made)
+        made = yield _Sending(made)
     except NoTargetError:
         _only_logged(context, made)
     if context is not None and context.journal is not None:
-        await asyncio.to_thread(keep, context, context.journal, key, "emit", made.to_json(), started)
+        yield Blocking(partial(keep, context, context.journal, key, "emit", made.to_json(), started))
     return made
 
 
