@@ -11,6 +11,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import sqlalchemy as sa
@@ -97,7 +98,7 @@ class PartitionLoop:
             batches = await self._reader.poll(max_records=self._batch, timeout=0.2)
         except PositionLostError as lost:
             lane = self._reading[lost.topic, lost.partition]
-            await self._guarded(lane, self._lost_position(lane, lost))
+            await self._guarded(lane, partial(self._lost_position, lane, lost))
             return
         except BusError as error:
             await self._bus_away(error)
@@ -105,7 +106,7 @@ class PartitionLoop:
         began = time.monotonic()
         known = [(self._reading.get((key.topic, key.partition)), records) for key, records in batches.items()]
         await asyncio.gather(
-            *(self._guarded(lane, self._narrowed(lane, records)) for lane, records in known if lane is not None)
+            *(self._guarded(lane, partial(self._narrowed, lane, records)) for lane, records in known if lane is not None)
         )
         await self._after_round()
         if self._gathers and max(map(len, batches.values()), default=0) * _FULL < self._batch:
@@ -114,7 +115,7 @@ class PartitionLoop:
     async def _after_round(self) -> None:
         for lane in list(self._reading.values()):
             if lane.read != lane.position and self._stage.overdue(lane):
-                await self._guarded(lane, self._stage.settle(lane))
+                await self._guarded(lane, partial(self._stage.settle, lane))
         if self._each_round is not None:
             try:
                 await self._each_round(self._reader)
@@ -125,10 +126,10 @@ class PartitionLoop:
         _log.warning("engine.bus_away", error=str(error))
         await asyncio.sleep(0.5)
 
-    async def _guarded(self, lane: Lane, work: Awaitable[None]) -> None:
+    async def _guarded(self, lane: Lane, work: Callable[[], Awaitable[None]]) -> None:
         """Whatever is done for a partition: what fails for a reason that passes sends it back, never ends the loop."""
         try:
-            await work
+            await work()
             self._backoff = 0.0
         except StaleEpochError:
             await self._ownership.lost(lane)
