@@ -105,9 +105,8 @@ class PartitionLoop:
             return
         began = time.monotonic()
         known = [(self._reading.get((key.topic, key.partition)), records) for key, records in batches.items()]
-        await asyncio.gather(
-            *(self._guarded(lane, partial(self._narrowed, lane, records)) for lane, records in known if lane is not None)
-        )
+        work = ((lane, partial(self._narrowed, lane, records)) for lane, records in known if lane is not None)
+        await asyncio.gather(*(self._guarded(lane, each) for lane, each in work))
         await self._after_round()
         if self._gathers and max(map(len, batches.values()), default=0) * _FULL < self._batch:
             await asyncio.sleep(min(_BREATH, time.monotonic() - began))
