@@ -31,7 +31,7 @@ from penstock.services.settings import Settings
 from penstock.services.standins import StandIn
 
 RATES = {1: 20, 50: 500, 200: 2_000}  # events a second: how many events
-EVENTS = int(os.environ.get("BENCH_EVENTS", "200000"))  # for the throughput
+EVENTS = int(os.environ.get("BENCH_EVENTS", "600000"))  # for the throughput
 RULES = tuple(int(n) for n in os.environ.get("BENCH_RULES", "1,100,10000").split(","))
 KEYS = int(os.environ.get("BENCH_KEYS", "1000000"))  # live ones, of windows
 MATCHES = int(os.environ.get("BENCH_MATCHES", "120000"))  # events for them

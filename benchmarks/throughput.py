@@ -7,15 +7,15 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from aiokafka import AIOKafkaConsumer
 from benchmarks.processes import cpu_seconds
-from tests.support.fleet import Fleet
+from tests.support.fleet import Fleet, Process
 
 from penstock.events import Event, bus
-from penstock.events.bus import TopicPartition
 from penstock.events.codec import outgoing
 from penstock.services.bus import parse_address
 from penstock.services.database import tables
@@ -77,31 +77,51 @@ class Rate:
 
 
 async def engine_rate(fleet: Fleet, count: int, engines: int = 1) -> Rate:
-    """Start engines on the backlog; between the first and the last position that they commit."""
-    topic = await fleet.rig.context.bus.topic(bus.EVENTS)
-    assert topic is not None
-    partitions = [TopicPartition(bus.EVENTS, number) for number in range(topic.partitions)]
-    total = sum([(await fleet.rig.context.bus.end(each)).position for each in partitions])
+    """Start engines on a backlog; from when each of them has committed something until a tenth of it is left.
+
+    Loading rules is no part of it, nor the end, where an engine may have nothing left to do.
+    """
     started = [fleet.spawn("engine") for _ in range(engines)]
-    first: tuple[float, int, float] | None = None
-    while True:
-        done, now = await _read(fleet), time.perf_counter()
-        cpu = sum(cpu_seconds(each.popen.pid) for each in started)
-        if done and first is None:
-            first = (now, done, cpu)
-        if done >= total:
-            break
+    first = await _sample(fleet, started)
+    while await _at_work(fleet) < engines:
         await asyncio.sleep(0.02)
-    assert first is not None
+        first = await _sample(fleet, started)
+    last = first
+    while last.done < count * 0.9:
+        await asyncio.sleep(0.02)
+        last = await _sample(fleet, started)
     for each in started:
         await asyncio.to_thread(each.terminate)
-    left = max(1, total - first[1])
-    return Rate(left / (now - first[0]), left / max(1e-9, cpu - first[2]))
+    if last.done - first.done < count / 4:
+        raise RuntimeError(f"only {last.done - first.done} of {count} events were left to measure; raise BENCH_EVENTS")
+    events = last.done - first.done
+    return Rate(events / (last.at - first.at), events / (last.cpu - first.cpu))
 
 
-async def _read(fleet: Fleet) -> int:
-    query = sa.select(sa.func.sum(tables.position.c.position)).where(
-        tables.position.c.topic == bus.EVENTS, tables.position.c.position > 0
-    )
+@dataclass(frozen=True)
+class _Sample:
+    at: float  # seconds
+    done: int  # events
+    cpu: float  # seconds of all engines
+
+
+async def _sample(fleet: Fleet, engines: list[Process]) -> _Sample:
+    done = int(await _scalar(fleet, sa.func.sum(_read.c.position)) or 0)
+    return _Sample(time.perf_counter(), done, sum(cpu_seconds(each.popen.pid) for each in engines))
+
+
+async def _at_work(fleet: Fleet) -> int:
+    """How many engines have read something."""
+    return int(await _scalar(fleet, sa.func.count(sa.distinct(_read.c.owner))))
+
+
+_read = (
+    sa.select(tables.position.c.position, tables.position.c.owner)
+    .where(tables.position.c.topic == bus.EVENTS, tables.position.c.position > 0)
+    .subquery()
+)
+
+
+async def _scalar(fleet: Fleet, what: sa.ColumnElement[Any]) -> Any:
     async with fleet.rig.context.database.read() as connection:
-        return int((await connection.execute(query)).scalar() or 0)
+        return (await connection.execute(sa.select(what))).scalar()

@@ -166,7 +166,11 @@ class PartitionLoop:
                 await self._hand_back(lane)
                 owned.pop(lane.key)
         for lane in owned.values():
-            if (lane.topic, lane.partition) not in self._reading and not lane.leaving:
+            if (lane.topic, lane.partition) in self._reading:
+                continue
+            if lane.leaving:  # too much before it was begun: nobody else would let go of it
+                await self._ownership.hand_back(lane)
+            else:
                 await self._begin(lane)
 
     async def _begin(self, lane: Lane) -> None:
