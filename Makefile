@@ -7,7 +7,7 @@ READY := .venv/.ready
 ARGS ?=
 ONCE ?=
 
-.PHONY: help demo test test-full test-unit lint bench bench-match bench-runs-local services services-stop requirements clean
+.PHONY: help demo test test-full test-unit lint bench bench-match bench-runs bench-runs-local services services-stop requirements clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ bench: $(READY) ## Measure latencies and throughput, beside a bare loop as the f
 
 bench-match: $(READY) ## Measure the event matcher alone
 	$(BIN)/python -m benchmarks.match $(ARGS)
+
+bench-runs: $(READY) ## Measure durable runs: latency, saturation, journalled tasks
+	$(BIN)/python -m benchmarks.runs $(ARGS)
 
 bench-runs-local: $(READY) ## Measure flows and tasks in plain Python, without a server
 	$(BIN)/python -m benchmarks.runs_local $(ARGS)

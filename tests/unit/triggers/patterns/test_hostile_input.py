@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.scale import scaled
 
 from penstock.triggers import Matcher, Pattern, PatternError
 
@@ -33,7 +34,7 @@ RULES = matcher_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(800), deadline=None)
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_no_bytes_raise(body: bytes) -> None:
     assert isinstance(RULES.match_json(body), set)
@@ -50,14 +51,14 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(800), deadline=None)
 @given(VALUES)
 def test_no_value_of_python_raises(event: Any) -> None:
     assert isinstance(RULES.match(event), set)
     assert isinstance(RULES.match({"a": event}), set)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(600), deadline=None)
 @given(VALUES, st.sampled_from(["prefix", "numeric", "cidr", "anything-but", "exists", "wildcard", "exactly", "x"]))
 def test_no_pattern_raises_anything_but_a_pattern_error(value: Any, operator: str) -> None:
     for pattern in (value, {"a": value}, {"a": [value]}, {"a": [{operator: value}]}, {"$or": value}):

@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.naive_matching import matches
+from tests.support.scale import scaled
 
 from penstock.triggers import Matcher, Pattern
 
@@ -80,7 +81,7 @@ def patterns() -> st.SearchStrategy[dict[str, Any]]:
     return wider(nested)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(1_000), deadline=None)
 @given(st.lists(patterns(), min_size=1, max_size=24), st.lists(EVENTS, min_size=1, max_size=5))
 def test_index_pattern_and_naive_matcher_agree(rules: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
     matcher = Matcher()
@@ -94,7 +95,7 @@ def test_index_pattern_and_naive_matcher_agree(rules: list[dict[str, Any]], even
         assert matcher.match_json(json.dumps(event).encode()) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(400), deadline=None)
 @given(
     st.lists(patterns(), min_size=1, max_size=40),
     st.lists(st.tuples(st.booleans(), st.integers(0, 15), st.integers(0, 39)), max_size=80),
