@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,8 @@ from penstock.triggers import state as key_state
 
 FORMAT = 2  # 1 was never released
 DUE = 500  # states in one transaction of timers
+LARGE = 64 * 1024  # bytes of one state
+_AGAIN = 60.0  # seconds until it is said again of one that it is larger
 _log = structlog.get_logger()
 
 _columns = (
@@ -127,6 +131,7 @@ class States:
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
+        self._told: dict[Place, float] = {}  # when it was said of one that it is large
 
     async def load(self, connection: AsyncConnection, places: Iterable[Place]) -> dict[Place, AnyState]:
         """Those of these places that are stored."""
@@ -203,7 +208,8 @@ class States:
         """
         gone = [place.id(self._namespace) for place, each in kept.items() if each.empty and place not in permanent]
         at_the_end(target, _delete, [{"id": each} for each in gone])
-        rows = [
+        staying = {place: each for place, each in kept.items() if not each.empty or place in permanent}
+        rows: list[dict[str, Any]] = [
             {
                 "id": place.id(self._namespace),
                 "namespace": self._namespace,
@@ -215,10 +221,21 @@ class States:
                 "format": FORMAT,
                 "expires_at": each.due,
             }
-            for place, each in kept.items()
-            if not each.empty or place in permanent
+            for place, each in staying.items()
         ]
         at_the_end(target, _save, rows)
+        for place, row in zip(staying, rows, strict=True):
+            if len(row["body"]) > LARGE:
+                self._tell_large(place, len(row["body"]))
+
+    def _tell_large(self, place: Place, size: int) -> None:
+        """Once a minute. Nothing is cut off: what waits for its turn or its deadline decides, whatever it weighs."""
+        now = time.monotonic()
+        if now - self._told.get(place, -math.inf) < _AGAIN:
+            return
+        self._told = {each: at for each, at in self._told.items() if now - at < _AGAIN} | {place: now}
+        remedy = "shorten `lateness` or `within`, or give `per` a finer value"
+        _log.warning("engine.state_large", automation=place.automation, key=place.key, bytes=size, remedy=remedy)
 
 
 def _place(row: Row) -> Place:
