@@ -23,6 +23,7 @@ from penstock.services import hints
 from penstock.services.context import Context
 from penstock.services.limits import Limits, LimitSpec
 from penstock.services.messaging import Messaging
+from penstock.services.worker.asking import Desk
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
 from penstock.services.worker.crew import Crew
@@ -75,6 +76,7 @@ class WorkerService:
             changed=self._changed,
             due_in=self._look_in,
             put_back=self._crew.put_back,
+            desk=Desk(context.bus, context.hints, settings.event_partitions),
         )
 
     @property
