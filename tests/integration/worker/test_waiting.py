@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.workers import ended, working
 from penstock.services.approvals import expire_due
 from penstock.services.database import Database, tables
 from penstock.services.runs import NewRun
+from penstock.services.waits import spread
 
 
 @pytest.fixture(params=["production", "embedded"])
@@ -57,6 +59,10 @@ async def test_a_long_sleep_leaves_the_process_and_its_graph_is_kept(
             None,
             "answer",
         )
+        slept = (tables.journal.c.name == "sleep", tables.journal.c.run_id == "r1")
+        (until,) = [int(each["result"]) for each in await rows(database, tables.journal, *slept)]
+        later = spread("r1", timedelta(hours=1)).total_seconds()
+        assert (row["due_at"] - until) / 1e6 == pytest.approx(later, abs=2)
         await pass_time(database)
         (row,) = await ended(database, "r1")
     assert (row["state"], result(row), row["attempt"]) == ("completed", "beforeafter", 1)

@@ -16,11 +16,14 @@ import asyncio
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, cast
+from datetime import timedelta
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.events import bus
 from penstock.events.bus import Record, TopicPartition
@@ -38,7 +41,7 @@ from penstock.triggers import Matcher, Pattern
 _log = structlog.get_logger()
 _LOOK = 1.0  # seconds between looks for what hints have not told
 _FORGET = 10.0  # seconds between looks for waits that are over
-_PORTION = 200  # rows at a time
+_PORTION = 100  # rows at a time
 _BATCH = 1_000  # records, of what lies before
 _NOTHING = b"null"  # the answer where no event came in time
 
@@ -238,16 +241,9 @@ class Waits:
         query = sa.select(*columns).where(IS_UNTOLD).order_by(run_wait.c.answered, run_wait.c.run_id).limit(_PORTION)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
-        for row in rows:
-            body = row.answer.encode()
-            detail = "no event came in time" if body == _NOTHING else f"event {_name(body)} came"
-            async with self._database.begin() as connection:
-                run = await lock(connection, row.run_id)
-                if run is not None:
-                    turn = self._turns.take(time.monotonic())
-                    await answer(connection, run, row.call, body, actor="system", detail=detail, due_in=turn)
-            if row is rows[0]:
-                await self._context.hints.give(hint.RUNS)
+        now = time.monotonic()
+        told = [partial(_tell, row=row, due_in=self._turns.take(now)) for row in rows]
+        await asyncio.gather(*(self._database.write(each) for each in told))
         if rows:
             await self._context.hints.give(hint.OUTBOX, hint.RUNS)
         return len(rows) == _PORTION
@@ -273,6 +269,15 @@ class Waits:
                 live.pop(wait, None)
             if wait in self._matcher:
                 self._matcher.remove(wait)
+
+
+async def _tell(connection: AsyncConnection, row: Any, due_in: timedelta) -> None:
+    """Let one run go on.  row: of its wait, which is over."""
+    run = await lock(connection, row.run_id)
+    if run is not None:
+        body = row.answer.encode()
+        detail = "no event came in time" if body == _NOTHING else f"event {_name(body)} came"
+        await answer(connection, run, row.call, body, actor="system", detail=detail, due_in=due_in)
 
 
 def _name(body: bytes) -> str:

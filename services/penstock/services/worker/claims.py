@@ -243,9 +243,10 @@ async def _give_up(connection: AsyncConnection, row: Row, actor: str) -> Row:
     detail = f"given up: claimed {row['attempt']} times, and each time its worker or its process died without a word"
     if row["state"] in (State.WAITING, State.RETRYING) and row["worker"] is None:  # due in good order
         await change_state(connection, row["id"], row["epoch"], State.PENDING, actor=actor)
-    return await change_state(
+    told = await change_state(
         connection, row["id"], row["epoch"], State.CRASHED, detail=detail, actor=actor, error=detail
     )
+    return {**told, "parameters": row["parameters"], "nonce": row["nonce"], "error": detail}
 
 
 def _claimed(row: Row, recorded: Recorded) -> ClaimedRun:

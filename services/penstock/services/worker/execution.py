@@ -31,6 +31,7 @@ from penstock.services.waits import spread
 from penstock.services.worker.asking import Desk, suspend
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, give_back
+from penstock.services.worker.end_hooks import Ended
 from penstock.services.worker.frames import Asked, Execute, Finished, FlowInfo, Known, Log, Started, TaskFinished
 from penstock.services.worker.logs import LogBatch
 from penstock.services.worker.outcome import Outcome, judge
@@ -54,7 +55,7 @@ class Shop:
 
     changed: called after each commit that left something to publish; true: a fact for a firing, too.
     due_in: called when a run is due after a wait.  put_back: called with a child that is free again.
-    desk: keeps what runs ask for.
+    desk: keeps what runs ask for.  died: called with a run that ended without its process.
     turn: runs ask for their limits one after the other, in the order in which they were claimed.
     """
 
@@ -66,6 +67,7 @@ class Shop:
     due_in: Callable[[timedelta], None]
     put_back: Callable[[Child], None]
     desk: Desk
+    died: Callable[[Ended], None]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -281,6 +283,8 @@ class Execution:
         outcome = judge(finished, self._flow, self.claimed, self._shop.attempts, random.random())
         error = None if finished.error is None else clean(secrecy.mask(finished.error))
         await self._end(outcome, secrecy.cover(finished.result), error)
+        if not finished.told and outcome.wait is None:
+            self._shop.died(_ended(self.claimed, finished.state, error or ""))
 
     async def _suspend(self, finished: Finished, secrecy: Secrecy) -> None:
         """Write that the run waits, without a process."""
@@ -325,6 +329,11 @@ class Execution:
     def _kill(self) -> None:
         if self._has_child and self._child.busy:
             self._killing = asyncio.create_task(self._child.kill())
+
+
+def _ended(claimed: ClaimedRun, state: str, error: str) -> Ended:
+    same = (claimed.id, claimed.epoch, claimed.flow, claimed.namespace, claimed.parameters, claimed.nonce)
+    return Ended(*same, claimed.tries, state, error)
 
 
 async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant, source: str) -> None:
