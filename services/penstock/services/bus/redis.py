@@ -105,7 +105,8 @@ class RedisBus:
         first = await self.beginning(partition)
         if await self._stamped_by_producer(partition.topic):
             return first
-        return max(first, max(0, at) // MILLISECOND << SEQUENCE_BITS)
+        found: int = max(first, max(0, at) // MILLISECOND << SEQUENCE_BITS)
+        return min(found, (await self.end(partition)).position)
 
     async def trim(self, partition: TopicPartition, below: int) -> None:
         """See Bus. Exact; what is read from a position before it afterwards raises PositionLostError."""
