@@ -57,6 +57,9 @@ class FakeBus:
     async def end(self, partition: TopicPartition) -> End:
         return End(len(self.logs[partition]), self.now())
 
+    async def position_at(self, partition: TopicPartition, at: Instant) -> int:
+        return sum(record.appended_at < at for record in self.logs[partition])
+
     async def trim(self, partition: TopicPartition, below: int) -> None:
         return None
 

@@ -94,6 +94,16 @@ def dies(path: str, times: int) -> str:
     return "alive"
 
 
+def mourn(moment):
+    note(moment.arguments["path"], f"{moment.state}:{moment.error}".replace(" ", "_"))
+    print("told of", moment.run_id)
+
+
+@flow(on_crash=mourn)
+def dies_for_good(path: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @flow(limits=["erp"])
 def limited(path: str, n: int) -> int:
     note(path, f"{n} {time.time()}")

@@ -7,10 +7,11 @@ concern them. Once an approval is final nothing changes it; a late vote is told 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from penstock.automations.forms import FormError, check_form
 from penstock.events.instants import Instant, format_instant
 
 FORMAT = 1
@@ -20,13 +21,17 @@ Groups: TypeAlias = Mapping[str, Iterable[str]]  # the persons of a group: {"dis
 
 
 class Vote(msgspec.Struct, frozen=True):
-    """What somebody clicked or typed. `shown`: the digest of what they saw; "" where the channel cannot say."""
+    """What somebody clicked or typed. `shown`: the digest of what they saw; "" where the channel cannot say.
+
+    form: what they filled in.
+    """
 
     person: str
     verdict: Verdict
     channel: str = ""
     shown: str = ""
     comment: str = ""
+    form: dict[str, Any] | None = None
 
 
 class Cast(msgspec.Struct, frozen=True):
@@ -37,6 +42,7 @@ class Cast(msgspec.Struct, frozen=True):
     at: Instant
     channel: str = ""
     comment: str = ""
+    form: dict[str, Any] | None = None
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -61,6 +67,7 @@ class Approval(msgspec.Struct, frozen=True):
     decided_by: str | None = None
     decided_at: Instant | None = None
     starters: tuple[str, ...] = ()  # everybody who sent one of the events, where several took part
+    form: dict[str, Any] | None = None
     v: int = FORMAT
 
     def to_json(self) -> bytes:
@@ -81,7 +88,7 @@ class Outcome(msgspec.Struct, frozen=True):
     expired, void: the request ended without this vote.
     """
 
-    kind: Literal["approved", "rejected", "recorded", "repeated", "refused", "late", "expired", "void"]
+    kind: Literal["approved", "rejected", "recorded", "repeated", "refused", "invalid", "late", "expired", "void"]
     message: str
 
     @property
@@ -107,7 +114,9 @@ def decide(approval: Approval, vote: Vote, now: Instant, *, groups: Groups | Non
         return _finish(_with(approval, cast), "rejected", vote.person, now)
     if any(each.person == vote.person for each in approval.votes):
         return approval, Outcome("repeated", f"{vote.person} has approved already; {_missing(approval)}")
-    counted = _with(approval, cast)
+    if reason := _misfit(approval, vote):
+        return approval, Outcome("invalid", reason)
+    counted = _with(approval, msgspec.structs.replace(cast, form=vote.form))
     if len(counted.votes) >= counted.needs:
         return _finish(counted, "approved", vote.person, now)
     return counted, Outcome("recorded", f"{vote.person} approves; {_missing(counted)}")
@@ -146,6 +155,19 @@ def _refusal(approval: Approval, vote: Vote, groups: Groups) -> str:
         return f"{vote.person} started this and may not decide it alone (four-eyes); ask another of the approvers"
     if vote.shown and vote.shown != approval.shown:
         return "what you saw is not what is asked now; open the request again and decide on what it says"
+    return ""
+
+
+def _misfit(approval: Approval, vote: Vote) -> str:
+    """What is wrong with the form."""
+    if approval.form is None:
+        return "this asks for no form; decide without one" if vote.form else ""
+    try:
+        check_form(approval.form, vote.form or {})
+    except FormError as error:
+        fields = ", ".join(approval.form.get("properties", {}))
+        how = "" if vote.form else f". It asks for a form ({fields}): answer it with --form NAME=VALUE, or in the API"
+        return f"{error}{how}"
     return ""
 
 

@@ -141,6 +141,9 @@ class Bus(Protocol):
     async def end(self, partition: TopicPartition) -> End:
         """The end of one partition, asked from the broker now."""
 
+    async def position_at(self, partition: TopicPartition, at: Instant) -> int:
+        """A position from which every record is read that was appended at `at` or later, and few that were before."""
+
     async def trim(self, partition: TopicPartition, below: int) -> None:
         """Records with an offset < `below` may be removed (Redis: they are; Kafka: retention does it)."""
 

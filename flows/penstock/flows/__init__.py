@@ -11,14 +11,21 @@
 `reroute("truck/7")` runs as plain Python; on a worker the same code is recorded call by call.
 """
 
+from penstock.flows.answering import Question, answering
+from penstock.flows.approving import Approved, approve, approve_sync
 from penstock.flows.artifacts import artifact
+from penstock.flows.awaiting import wait_for_event, wait_for_event_sync
 from penstock.flows.caching import INPUTS, SOURCE, Cache, by_key
 from penstock.flows.context import RunContext, get_logger, get_run_context
 from penstock.flows.emitting import aemit, emit
 from penstock.flows.errors import (
+    ApprovalExpired,
+    ApprovalFormError,
+    ApprovalRejected,
     ArtifactError,
     CallError,
     CodeChangedError,
+    EventTimeoutError,
     FlowDefinitionError,
     FlowError,
     FlowLoadError,
@@ -35,6 +42,7 @@ from penstock.flows.errors import (
     Suspended,
     TaskResultError,
     TaskTimeoutError,
+    WaitError,
 )
 from penstock.flows.flow import Flow, flow
 from penstock.flows.futures import FutureList, TaskFuture, as_completed, unmapped, wait
@@ -51,6 +59,10 @@ from penstock.flows.waits import sleep, sleep_sync
 __all__ = [
     "INPUTS",
     "SOURCE",
+    "ApprovalExpired",
+    "ApprovalFormError",
+    "ApprovalRejected",
+    "Approved",
     "ArtifactError",
     "Backoff",
     "Cache",
@@ -58,6 +70,7 @@ __all__ = [
     "CodeChangedError",
     "Crew",
     "DaskRunner",
+    "EventTimeoutError",
     "Flow",
     "FlowDefinitionError",
     "FlowError",
@@ -71,6 +84,7 @@ __all__ = [
     "NotInRunError",
     "ParameterError",
     "ProcessRunner",
+    "Question",
     "RayRunner",
     "ResultMissingError",
     "ResultStore",
@@ -89,7 +103,11 @@ __all__ = [
     "TaskRunner",
     "TaskTimeoutError",
     "ThreadRunner",
+    "WaitError",
     "aemit",
+    "answering",
+    "approve",
+    "approve_sync",
     "artifact",
     "as_completed",
     "by_key",
@@ -107,4 +125,6 @@ __all__ = [
     "unmapped",
     "uuid4",
     "wait",
+    "wait_for_event",
+    "wait_for_event_sync",
 ]

@@ -14,6 +14,7 @@ from penstock.flows.errors import NotInRunError
 from penstock.flows.journal import ROOT, Journal
 
 if TYPE_CHECKING:
+    from penstock.flows.host import Host
     from penstock.flows.scope import Scope
 
 LOGGER = logging.getLogger("penstock.run")
@@ -46,18 +47,19 @@ class RunContext:
     scope: Scope | None = field(default=None, repr=False)  # of the enclosing call of a flow, while its body runs
     log_prints: bool = field(default=False, repr=False)
     may_suspend: bool = field(default=False, repr=False)  # whoever runs this takes `Suspended` for what it is
+    host: Host | None = field(default=None, repr=False)  # who looks after the run while it has no process
 
     def inside(self, flow: str, task: str | None, key: str) -> RunContext:
         """The context of a call that this one makes."""
         return RunContext(
             self.run_id, flow, self.parameters, self.namespace, self.attempt, task,
             self.correlationid, self.causationid, self.traceparent, self.hops, self.journal, key,
-            self.run_name, self.tries_left, self.scope, self.log_prints, self.may_suspend,
+            self.run_name, self.tries_left, self.scope, self.log_prints, self.may_suspend, self.host,
         )  # fmt: skip  # dataclasses.replace takes five times as long, and this is done for every call
 
     def abroad(self) -> RunContext:
         """The same for code in another process, where nothing can be journalled or submitted."""
-        return replace(self, parameters={}, journal=None, scope=None, log_prints=False, may_suspend=False)
+        return replace(self, parameters={}, journal=None, scope=None, log_prints=False, may_suspend=False, host=None)
 
 
 def current_context() -> RunContext | None:

@@ -12,6 +12,11 @@ PenstockError
     ├── FutureError           a future is asked for in a way that could never be answered
     ├── CallError             a task is called where it cannot keep its promise
     ├── CodeChangedError      a run is resumed with other code than it began with, and its flow refuses that
+    ├── WaitError             what a run wants to wait for cannot be waited for
+    ├── ApprovalRejected      a person said no
+    │   └── ApprovalExpired   nobody decided in time (a TimeoutError)
+    ├── ApprovalFormError     what a person filled in is not what the flow's form takes
+    ├── EventTimeoutError     no event came in time (a TimeoutError)
     ├── ArtifactError         an artifact cannot be shown
     ├── RunnerError           a task runner cannot be started
     ├── TaskTimeoutError      a task took longer than its `timeout` (a TimeoutError)
@@ -24,6 +29,8 @@ BaseException
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from penstock.events.errors import PenstockError
 
@@ -115,6 +122,38 @@ class CodeChangedError(FlowError, RuntimeError):
             f"the code of flow {flow!r} changed under this run: {'; '.join(changes)}. Let it go on with the new code"
             ' (@flow(on_changed_code="continue")), let it begin anew ("restart"), or bring the old code back'
         )
+
+
+class WaitError(FlowError, RuntimeError):
+    """What a run wants to wait for cannot be waited for, here or at all."""
+
+
+class ApprovalRejected(FlowError):
+    """A person said no.
+
+    ask: what was asked.  by: who decided ("user/ann"); None: nobody did.  at: when.  comment: why, "" where not said.
+    """
+
+    def __init__(self, ask: str, by: str | None, at: datetime, comment: str = "", told: str = "") -> None:
+        self.ask, self.by, self.at, self.comment = ask, by, at, comment
+        why = f": {comment}" if comment else ""
+        super().__init__(told or f"{ask!r} was rejected by {by} at {at:%Y-%m-%d %H:%M:%S} UTC{why}")
+
+
+class ApprovalExpired(ApprovalRejected, TimeoutError):
+    """Nobody decided in time, and `on_timeout` is "reject"; or what was asked is void."""
+
+
+class ApprovalFormError(FlowError, ValueError):
+    """What a person filled in does not fit the flow's form: its JSON Schema, or a validator of its own."""
+
+
+class EventTimeoutError(FlowError, TimeoutError):
+    """No event came in time.  type: as asked for."""
+
+    def __init__(self, type_: str, timeout: float) -> None:
+        self.type, self.timeout = type_, timeout
+        super().__init__(f"no event {type_} that matches came within {timeout:g} s")
 
 
 class NotInRunError(FlowError, RuntimeError):

@@ -146,7 +146,8 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     runner: where submitted tasks run: `ThreadRunner()` (the default), `ProcessRunner()`, `DaskRunner()`, `RayRunner()`.
     log_prints: what the flow and its tasks print goes to the run's log; on a worker it always does.
     on_changed_code: when a run is resumed with other code than it began with: "continue" (told in its log, on what was
-    recorded), "restart" (forget what was recorded) or "refuse" (fail, with what changed).
+    recorded), "restart" (forget what was recorded), "ask" (pause until somebody has chosen one of these two) or
+    "refuse" (fail, with what changed).
     Raises FlowDefinitionError.
     """
     check_options("flow", options, FlowOptions)

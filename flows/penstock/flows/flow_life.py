@@ -22,6 +22,7 @@ from penstock.flows.tries import Body, describe, now
 if TYPE_CHECKING:
     from penstock.flows.flow import Flow
 
+CHANGED = "the code changed under this run"
 _UNDOABLE = "(undoable)"  # marks recorded sub-flows that hold compensations
 
 
@@ -48,7 +49,7 @@ class FlowLife:
 
     def on_worker(self) -> Life[Any]:
         """One try of a run, whose retries and records a worker sees to."""
-        self._check_code()
+        yield from self._check_code()
         yield from tell(self._call, State.RUNNING)
         try:
             value = yield from self.one_try(self._call)
@@ -153,24 +154,29 @@ class FlowLife:
         """By the worker; it may also try again what it timed out itself."""
         return self._context.tries_left > 0 and (is_out_of_time(error) or self._flow.policy.allows(error))
 
-    def _check_code(self) -> None:
-        journal = self._context.journal
+    def _check_code(self) -> Life[None]:
+        """Where the code is not what the run was recorded with, do what `on_changed_code` says."""
+        journal, host, choice = self._context.journal, self._context.host, self._flow.on_changed_code
         changes = [] if journal is None else journal.past.changes(self._flow.name, self._flow.source)
         if journal is None or not changes:
             return
-        if self._flow.on_changed_code == "refuse":
+        if choice == "ask" and self._context.may_suspend:
+            raise Suspended(f"{CHANGED}: {'; '.join(changes)}; let it go on, or begin anew", paused=True)
+        if choice in ("ask", "refuse"):
             raise CodeChangedError(self._flow.name, changes)
         what = "goes on with the new code, on what was recorded"
-        if self._flow.on_changed_code == "restart":
+        if choice == "restart":
             what = "begins anew, and forgets what was recorded"
             journal.restart()
-        get_logger().warning(f"the code changed under this run: {'; '.join(changes)}; it {what}")
+        get_logger().warning(f"{CHANGED}: {'; '.join(changes)}; it {what}")
+        if host is not None:
+            yield Settled(host.ask("restart" if choice == "restart" else "continue", "", b"{}"))
 
     def _tell_unasked(self) -> None:
         journal = self._context.journal
         missing = [] if journal is None else journal.past.unasked(journal.named)
         if missing:
-            get_logger().warning(f"the code changed under this run: {'; '.join(missing)}")
+            get_logger().warning(f"{CHANGED}: {'; '.join(missing)}")
 
 
 def _mark(key: str) -> str:

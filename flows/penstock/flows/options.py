@@ -15,7 +15,7 @@ from penstock.flows.runners import TaskRunner
 from penstock.flows.serializers import Serializer
 from penstock.flows.store import ResultStore
 
-OnChangedCode = Literal["continue", "restart", "refuse"]
+OnChangedCode = Literal["continue", "restart", "ask", "refuse"]
 
 
 class StepOptions(TypedDict, total=False):

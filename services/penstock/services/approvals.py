@@ -1,12 +1,14 @@
 """Approvals in the database: the one function through which every channel decides, and the one that ends them in time.
 
-A decision is one transaction: the approval (compare-and-set on its version), the audit, the fact for its firing and the
-event for everybody else. Two votes at once: one is stored, the other is taken again on what the first one left.
+A decision is one transaction: the approval (compare-and-set on its version), the audit, the fact for its firing or the
+answer for its run, and the event for everybody else. Two votes at once: one is stored, the other is taken again on what
+the first one left.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -20,10 +22,13 @@ from penstock.events.bus import Outgoing
 from penstock.events.errors import PenstockError
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
+from penstock.flows.states import State
 from penstock.services import hints as hint
 from penstock.services.context import Context
 from penstock.services.database import clock, tables
+from penstock.services.database.prepared import Row
 from penstock.services.database.records import publish_later, service_lane, system_event, tell_firing, write_audit
+from penstock.services.waits import CAUSES, answer, lock
 
 SYSTEM = "system"
 _BATCH = 200  # due approvals in one call
@@ -52,6 +57,13 @@ class _Stored:
     lane: str | None
     step: str | None
     automation: str | None
+    run: Row | None  # whose code asks; ours until the end of the transaction
+    call: str | None
+
+    @property
+    def is_idle(self) -> bool:
+        """The run that asks has ended, and has not withdrawn the question yet."""
+        return self.run is not None and State(self.run["state"]).is_final and self.approval.final is None
 
 
 async def decide(context: Context, approval_id: str, vote: Vote, *, namespace: str | None = None) -> Outcome:
@@ -100,8 +112,16 @@ def groups_of(context: Context, namespace: str) -> Groups:
 async def _vote(context: Context, id_: str, vote: Vote, namespace: str, groups: Groups) -> Outcome:
     async with context.database.begin() as connection:
         stored, now = await _load(connection, id_, namespace)
-        changed, outcome = rules.decide(stored.approval, vote, now, groups=groups)
-        detail = {"verdict": vote.verdict, "channel": vote.channel, "shown": vote.shown or stored.approval.shown}
+        if stored.is_idle:
+            changed, outcome = rules.refresh(stored.approval, f"void: {stored.approval.shown}", now)
+        else:
+            changed, outcome = rules.decide(stored.approval, vote, now, groups=groups)
+        detail: dict[str, Any] = {
+            "verdict": vote.verdict,
+            "channel": vote.channel,
+            "shown": vote.shown or stored.approval.shown,
+        }
+        detail |= {"form": vote.form} if vote.form else {}
         detail |= {"comment": vote.comment, "outcome": outcome.kind}
         if changed is not stored.approval:
             await _store(connection, stored, changed)
@@ -118,7 +138,7 @@ async def _vote(context: Context, id_: str, vote: Vote, namespace: str, groups: 
             detail=detail,
         )
     if changed.final is not None and outcome.decided:
-        await context.hints.give(hint.OUTBOX, hint.FACTS)
+        await context.hints.give(hint.OUTBOX, hint.RUNS if stored.run else hint.FACTS)
     return outcome
 
 
@@ -130,7 +150,7 @@ async def _expire(context: Context, id_: str, now: Instant) -> int:
             return 0
         await _store(connection, stored, changed)
         await _audit_expiry(connection, stored, changed)
-    await context.hints.give(hint.OUTBOX, hint.FACTS)
+    await context.hints.give(hint.OUTBOX, hint.RUNS if stored.run else hint.FACTS)
     return 1
 
 
@@ -147,6 +167,9 @@ async def _audit_expiry(connection: AsyncConnection, stored: _Stored, changed: A
 
 async def _load(connection: AsyncConnection, id_: str, namespace: str | None) -> tuple[_Stored, Instant]:
     row = tables.approval
+    # The run's row comes first, as with everybody who changes what it waits for.
+    run_id = (await connection.execute(sa.select(row.c.run_id).where(row.c.id == id_))).scalar()
+    run = await lock(connection, run_id) if run_id else None
     query = sa.select(row, clock.now().label("now")).where(row.c.id == id_)
     if namespace is not None:
         query = query.where(row.c.namespace == namespace)
@@ -154,10 +177,8 @@ async def _load(connection: AsyncConnection, id_: str, namespace: str | None) ->
     if found is None:
         raise UnknownApprovalError(id_)
     approval = Approval.from_json(found.body)
-    stored = _Stored(
-        approval, found.namespace, found.version, found.firing_id, found.lane, found.step, found.automation
-    )
-    return stored, int(found.now)
+    of_firing = (found.firing_id, found.lane, found.step, found.automation)
+    return _Stored(approval, found.namespace, found.version, *of_firing, run, found.call), int(found.now)
 
 
 async def _store(connection: AsyncConnection, stored: _Stored, changed: Approval) -> None:
@@ -184,6 +205,17 @@ async def _store(connection: AsyncConnection, stored: _Stored, changed: Approval
             lane=stored.lane,
             fact=msgspec.json.encode(fact),
         )
+    if stored.run is not None and stored.call is not None and not stored.is_idle:
+        detail = f"{changed.final} by {changed.decided_by}" if changed.decided_by else str(changed.final)
+        body = msgspec.json.encode(_answer(changed))
+        await answer(connection, stored.run, stored.call, body, actor=changed.decided_by or SYSTEM, detail=detail)
+
+
+def _answer(changed: Approval) -> dict[str, Any]:
+    """What the run's code reads."""
+    last = changed.votes[-1] if changed.votes and changed.decided_by else None
+    found = {"outcome": changed.final, "by": changed.decided_by, "at": changed.decided_at}
+    return found | {"comment": last.comment if last else "", "form": last.form if last else None}
 
 
 async def _event(connection: AsyncConnection, stored: _Stored, changed: Approval) -> Outgoing:
@@ -191,8 +223,8 @@ async def _event(connection: AsyncConnection, stored: _Stored, changed: Approval
     timed_out = changed.decided_by is None and changed.final != "void"
     type_ = "penstock.approval.expired" if timed_out else "penstock.approval.decided"
     data = {"outcome": changed.final, "by": changed.decided_by, "ask": changed.ask}
-    data |= {"automation": stored.automation, "firing": stored.firing_id}
-    firing = await _firing(connection, stored.firing_id)
+    data |= {"run": stored.run["id"]} if stored.run else {"automation": stored.automation, "firing": stored.firing_id}
+    cause = stored.run or _causes(await _firing(connection, stored.firing_id))
     return system_event(
         type_,
         subject=changed.id,  # as of penstock.approval.requested: one key, hence one order
@@ -200,11 +232,12 @@ async def _event(connection: AsyncConnection, stored: _Stored, changed: Approval
         at=changed.decided_at or 0,
         namespace=stored.namespace,
         event_id=derived_id(type_, changed.id),
-        correlationid=firing.correlationid if firing else None,
-        causationid=firing.causationid if firing else None,
-        traceparent=firing.traceparent if firing else None,
-        hops=firing.hops if firing else 0,
+        **{name: cause[name] for name in CAUSES if name in cause},
     )
+
+
+def _causes(firing: Firing | None) -> dict[str, Any]:
+    return {name: getattr(firing, name) for name in CAUSES} if firing else {}
 
 
 async def _firing(connection: AsyncConnection, firing_id: str | None) -> Firing | None:

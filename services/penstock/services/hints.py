@@ -24,6 +24,7 @@ DELIVERIES = "deliveries"  # due notifications
 TIMERS = "timers"  # a timer of the stream's clock is about to be due
 REVISION = "revision"  # a new revision of the rules
 FLOWS = "flows"  # a worker registered its flows
+WAITS = "waits"  # a run waits for an event from now on
 
 _log = structlog.get_logger()
 

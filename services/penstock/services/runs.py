@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -34,6 +34,7 @@ from penstock.events.errors import PenstockError
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant, microseconds
 from penstock.flows.journal import TaskCall
+from penstock.flows.sources import RecordedCall
 from penstock.flows.states import State, can_become
 from penstock.services.database import StaleEpochError, clock
 from penstock.services.database.late import Writes, at_the_end
@@ -154,6 +155,7 @@ async def change_state(
     goes_on: bool = False,
     due_in: timedelta | None = None,
     began: Instant | None = None,
+    told_as: str = "",
     **columns: Any,
 ) -> Row:
     """Put a run into another state: its row, one `run_event`, one event.  Returns the run's row as events tell it.
@@ -161,7 +163,8 @@ async def change_state(
     epoch: the claim's; None for an operator, whose change ends whatever claim there is (the epoch is raised).
     goes_on: this final state is not the end, the caller has it retried in the same transaction.
     due_in: from now on the database's clock.  began: when its code did, where that was before this is written.
-    columns: written with it, e.g. `result`.
+    columns: written with it, e.g. `result`; a `source` that the row has stays.  told_as: the event's name, where it is
+    not the state's.
     A run that is not running has no worker and no lease. An end is a fact for the firing that waits for it.
     Raises StaleEpochError, TransitionError, RunNotFoundError.
     """
@@ -180,7 +183,7 @@ async def change_state(
     if not rows:
         raise await _refused(connection, run_id, epoch, new)
     rows = rows if began is None else [{**row, "now": began} for row in rows]
-    tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on)
+    tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on, told_as=told_as)
     if new.is_final and not goes_on and rows[0]["report"]:
         await _tell_end(connection, rows[0], columns.get("result"))
     return rows[0]
@@ -192,6 +195,8 @@ def _changing(new: State, *, forced: bool, due: bool, began: bool, columns: tupl
     where = [run.c.id == sa.bindparam("run_"), sa.or_(*(run.c.state == old for old in _BEFORE[new]))]
     values = {"state": new.value, "seq": run.c.seq + 1} | stamps(new)
     values |= {name: sa.bindparam(f"new_{name}", type_=run.c[name].type) for name in columns}
+    if "source" in columns:
+        values["source"] = sa.func.coalesce(run.c.source, values["source"])
     if began:
         values["started"] = sa.func.coalesce(run.c.started, sa.bindparam("began", type_=sa.BigInteger()))
     if due:
@@ -227,7 +232,8 @@ async def hold(connection: AsyncConnection, run_id: str, epoch: int) -> str:
 
 
 def _journalling(insert: Any) -> Any:
-    names = ("state", "name", "result", "error", "epoch", "started", "ended", "format")
+    names: tuple[str, ...] = ("state", "name", "result", "error", "epoch", "started", "ended", "format")
+    names += ("parent", "label", "takes", "source")
     binds = {name: sa.bindparam(name, type_=journal.c[name].type) for name in ("run_id", "call", "namespace", *names)}
     statement = insert(journal).values(binds)
     kept = {name: statement.excluded[name] for name in names}
@@ -248,13 +254,21 @@ async def record_calls(connection: AsyncConnection, run_id: str, epoch: int, cal
     await _journal.many(connection, [same | _call_row(call) for call in calls])
 
 
-async def recorded_calls(connection: AsyncConnection, run_ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
-    """The completed calls of each run: key → JSON of the result."""
-    found: dict[str, dict[str, bytes]] = {run_id: {} for run_id in run_ids}
-    columns = (journal.c.run_id, journal.c.call, journal.c.result)
+class Recorded(NamedTuple):
+    """The completed calls of a run, by key.  results: JSON.  calls: what is known of them besides."""
+
+    results: dict[str, bytes]
+    calls: dict[str, RecordedCall]
+
+
+async def recorded_calls(connection: AsyncConnection, run_ids: Sequence[str]) -> dict[str, Recorded]:
+    """The completed calls of each run."""
+    found = {run_id: Recorded({}, {}) for run_id in run_ids}
+    names = ("run_id", "call", "result", "name", "source", "parent")
     wanted = (journal.c.run_id.in_(run_ids), journal.c.state == State.COMPLETED.value)
-    for row in await connection.execute(sa.select(*columns).where(*wanted)):
-        found[row.run_id][row.call] = (row.result or "null").encode()
+    for row in await connection.execute(sa.select(*(journal.c[name] for name in names)).where(*wanted)):
+        found[row.run_id].results[row.call] = (row.result or "null").encode()
+        found[row.run_id].calls[row.call] = RecordedCall(row.name, row.source or "", row.parent)
     return found
 
 
@@ -294,12 +308,18 @@ def _first_event(new: NewRun, at: Instant) -> dict[str, Any]:
 def stamps(new: State) -> dict[str, Any]:
     """What a state says about claim, beginning and end."""
     if new is State.RUNNING:
-        return {"started": sa.func.coalesce(run.c.started, clock.now()), "ended": None}
-    return {"worker": None, "lease_until": 0, "ended": clock.now() if new.is_final else None}
+        return {"started": sa.func.coalesce(run.c.started, clock.now()), "ended": None, "waiting_for": None}
+    return {"worker": None, "lease_until": 0, "ended": clock.now() if new.is_final else None, "waiting_for": None}
 
 
 def tell_changes(
-    connection: AsyncConnection, rows: Sequence[Row], details: Sequence[str], actor: str, *, goes_on: bool = False
+    connection: AsyncConnection,
+    rows: Sequence[Row],
+    details: Sequence[str],
+    actor: str,
+    *,
+    goes_on: bool = False,
+    told_as: str = "",
 ) -> None:
     """One `run_event` and one event for each run that an UPDATE has changed just now.
 
@@ -312,7 +332,7 @@ def tell_changes(
         more: dict[str, Any] = {"detail": detail} if detail else {}
         if State(row["state"]).is_final:
             more["final"] = not goes_on
-        told.append((service_lane(row["id"]), _told(row, row["now"], **more)))
+        told.append((service_lane(row["id"]), _told(row, row["now"], told_as, **more)))
     at_the_end(connection, _note, noted)
     publish_each(connection, told)
 
@@ -325,10 +345,10 @@ async def _tell_end(connection: AsyncConnection, row: Row, result: str | None) -
     await tell_firing(connection, namespace=row["namespace"], firing_id=row["firing_id"], lane=row["lane"], fact=body)
 
 
-def _told(row: Mapping[str, Any], at: Instant, **more: Any) -> Outgoing:
+def _told(row: Mapping[str, Any], at: Instant, told_as: str = "", **more: Any) -> Outgoing:
     """The event of a change."""
     state = row["state"]
-    name = "started" if state == State.RUNNING else state  # design.md §4 names the event of `running` so
+    name = told_as or ("started" if state == State.RUNNING else state)  # design.md §4 names the event of `running` so
     data = {"run": row["id"], **{key: row[key] for key in ("flow", "pool", "state", "attempt", "retries")}}
     if row["firing_id"]:
         data["firing"] = row["firing_id"]
@@ -348,7 +368,10 @@ def _told(row: Mapping[str, Any], at: Instant, **more: Any) -> Outgoing:
 
 def _call_row(call: TaskCall) -> dict[str, Any]:
     ended = {"started": call.started, "ended": call.ended, "error": None if call.error is None else clean(call.error)}
-    return {"call": call.key, "name": call.task, "state": call.state.value, "result": call.result.decode()} | ended
+    graph = {"parent": call.parent, "label": clean(call.label) or None, "source": call.source or None}
+    graph["takes"] = json.dumps(call.takes) if call.takes else None
+    same = {"call": call.key, "name": call.task, "state": call.state.value, "result": call.result.decode()}
+    return same | ended | graph
 
 
 async def _refused(connection: AsyncConnection, run_id: str, epoch: int | None, new: State) -> PenstockError:

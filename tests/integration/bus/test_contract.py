@@ -96,6 +96,21 @@ async def test_a_partition_that_does_not_exist_is_refused(bus: Bus) -> None:
         await publish(bus, [Outgoing(TOPIC, b"x", partition=2)])
 
 
+async def test_from_the_position_at_a_time_everything_is_read_that_came_then_or_later(bus: Bus) -> None:
+    await bus.ensure_topic(TOPIC, 1)
+    for number in range(3):
+        await publish(bus, numbered(2, start=2 * number))
+    records = await read_all(bus, FIRST)
+    for each in records:
+        later = [record for record in records if record.appended_at >= each.appended_at]
+        found = await read_all(bus, FIRST, await bus.position_at(FIRST, each.appended_at))
+        assert found[-len(later) :] == later
+        assert len(found) <= len(later) + 1
+    end = (await bus.end(FIRST)).position
+    assert await bus.position_at(FIRST, records[-1].appended_at + 3_600_000_000) == end
+    assert await read_all(bus, FIRST, await bus.position_at(FIRST, 0)) == records
+
+
 async def test_the_bus_sets_the_append_time(bus: Bus) -> None:
     await bus.ensure_topic(TOPIC, 1)
     before = time.time_ns() // 1_000

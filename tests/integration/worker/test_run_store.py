@@ -142,9 +142,10 @@ async def test_the_journal_gives_back_completed_calls_only_and_a_later_try_overw
     async with database.begin() as connection:
         failed = call("b", State.FAILED, b"null", "ValueError: no")
         await record_calls(connection, "r1", claimed.epoch, [call("a", result=b'{"x": 1}'), failed])
-        assert await recorded_calls(connection, ["r1"]) == {"r1": {"a": b'{"x": 1}'}}
+        assert (await recorded_calls(connection, ["r1"]))["r1"].results == {"a": b'{"x": 1}'}
         await record_calls(connection, "r1", claimed.epoch, [call("b", result=b"2")])
-        assert await recorded_calls(connection, ["r1", "r2"]) == {"r1": {"a": b'{"x": 1}', "b": b"2"}, "r2": {}}
+        found = await recorded_calls(connection, ["r1", "r2"])
+    assert {run_id: each.results for run_id, each in found.items()} == {"r1": {"a": b'{"x": 1}', "b": b"2"}, "r2": {}}
 
 
 async def test_log_lines_are_kept_in_order_without_what_databases_refuse(database: Database) -> None:

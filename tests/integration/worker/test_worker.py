@@ -134,14 +134,20 @@ async def test_a_run_whose_process_is_killed_is_tried_again_in_another_one(
     assert "SIGKILL" in crashed[0]["data"]["detail"]
 
 
-async def test_a_run_that_kills_every_process_ends_as_crashed(
+async def test_a_run_that_kills_every_process_ends_as_crashed_and_its_hook_is_called_by_another(
     context: Context, database: Database, tmp_path: Path
 ) -> None:
+    async def hook_logged() -> bool:
+        return "told of r1" in await log_lines(database, "r1")
+
     async with working(context):
-        await add(database, run("r1", "dies", path=str(tmp_path / "notes"), times=99))
+        await add(database, run("r1", "dies-for-good", path=str(tmp_path / "notes")))
         (row,) = await ended(database, "r1")
+        await until(hook_logged)
     assert (row["state"], row["attempt"]) == ("crashed", 3)
     assert (await told(database, "r1"))[-1]["data"]["final"] is True
+    (word,) = words(tmp_path / "notes")
+    assert word.startswith("crashed:its_process_was_killed_by_SIGKILL")
 
 
 async def test_the_end_of_a_run_is_a_fact_for_the_firing_that_waits_for_it(

@@ -162,6 +162,26 @@ async def csrf(page: str) -> str:
     return found[1]
 
 
+async def test_a_form_that_does_not_fit_is_a_422_with_the_field_and_decides_nothing(api: Harness) -> None:
+    form = {"type": "object", "properties": {"amount": {"type": "integer"}}, "required": ["amount"]}
+    await ask(api.database, form=form)
+    async with api.client(await api.key("approver")) as client:
+        answer = await client.post(f"{URL}/a1/decision", json={"decision": "approve", "form": {"amount": "x"}})
+        told = answer.json()
+        assert (answer.status_code, told["detail"]) == (422, "amount: 'x' is not of type 'integer'")
+        assert told["form"] == form
+        assert (await client.post(f"{URL}/a1/decision", json={"decision": "approve"})).status_code == 422
+        answer = await client.post(f"{URL}/a1/decision", json={"decision": "approve", "form": {"amount": 3}})
+        assert (answer.status_code, answer.json()["votes"][0]["form"]) == (200, {"amount": 3})
+
+
+async def test_an_answer_with_a_form_that_nobody_asked_for_is_refused(api: Harness) -> None:
+    await ask(api.database)
+    async with api.client(await api.key("approver")) as client:
+        answer = await client.post(f"{URL}/a1/decision", json={"decision": "approve", "form": {"amount": 3}})
+    assert (answer.status_code, "asks for no form" in answer.text) == (422, True)
+
+
 async def test_the_page_decides_with_a_csrf_token_only(api: Harness) -> None:
     await ask(api.database)
     browser = await api.browser("approver")

@@ -48,6 +48,21 @@ async def test_runs_are_listed_newest_first_and_page_by_page(api: Harness) -> No
     assert [each["id"] for each in (await get(api, "/runs?state=failed")).json()["runs"]] == ["r3"]
 
 
+async def test_what_becomes_of_a_run_whose_code_changed_is_chosen_by_an_operator(api: Harness) -> None:
+    await run(api, "r1", 1, state="paused", waiting_for="code", seq=3)
+    await run(api, "r2", 1)
+    async with api.client(await api.key("operator")) as client:
+        answer = await client.post(f"{NS}/runs/r1/code", json={"choice": "continue"})
+        assert (answer.status_code, answer.json()["state"]) == (200, "pending")
+        assert (await client.post(f"{NS}/runs/r1/code", json={"choice": "continue"})).status_code == 409
+        assert (await client.post(f"{NS}/runs/r2/code", json={"choice": "restart"})).status_code == 409
+        assert (await client.post(f"{NS}/runs/none/code", json={"choice": "restart"})).status_code == 404
+        assert (await client.post(f"{NS}/runs/r1/code", json={"choice": "guess"})).status_code == 400
+    async with api.client(await api.key("viewer")) as client:
+        assert (await client.post(f"{NS}/runs/r1/code", json={"choice": "continue"})).status_code == 403
+    assert {"runs", "outbox"} <= set(api.redis.published)
+
+
 async def test_a_run_has_its_states_its_tasks_and_its_log_but_no_secrets(api: Harness) -> None:
     secret = "\u27e6secret:ERP:n0nce\u27e7"
     await run(api, "r1", 5_000_000, parameters=json.dumps({"token": secret, "truck": 7}), result='{"ok": true}')

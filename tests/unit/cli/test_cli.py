@@ -193,6 +193,17 @@ def test_approvals_are_listed_approved_and_told_when_late(running: Running, pens
     assert penstock("approvals", "approve", "none")[0] == 1
 
 
+def test_a_form_is_filled_in_field_by_field(running: Running, penstock: Any) -> None:
+    form = {"type": "object", "properties": {"amount": {"type": "integer"}, "note": {"type": "string"}}}
+    running.do(ask(running.api.context.database, approvers=("user/owner",), form=form | {"required": ["amount"]}))
+    assert "amount: it is missing" in penstock("approvals", "approve", "a1")[2]
+    assert "write NAME=VALUE" in penstock("approvals", "approve", "a1", "--form", "amount")[2]
+    assert "not of type 'integer'" in penstock("approvals", "approve", "a1", "--form", "amount=lots")[2]
+    assert penstock("approvals", "approve", "a1", "--form", "amount=3", "--form", "note=a=b")[0] == 0
+    found = json.loads(penstock("approvals", "show", "a1")[1])
+    assert found["votes"][0]["form"] == {"amount": 3, "note": "a=b"}
+
+
 def test_a_vote_carries_what_was_seen(running: Running, penstock: Any) -> None:
     running.do(ask(running.api.context.database, approvers=("user/owner",)))
     seen = json.loads(penstock("approvals", "show", "a1")[1])["shown"]

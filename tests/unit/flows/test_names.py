@@ -84,7 +84,7 @@ def test_wrong_options_are_refused_with_what_was_meant(options: dict[str, Any], 
 def test_wrong_options_of_flows_are_refused() -> None:
     def fine() -> None: ...
 
-    for wrong in ({"runner": "threads"}, {"on_changed_code": "ask"}, {"cache": None}, {"limits": [3]}):
+    for wrong in ({"runner": "threads"}, {"on_changed_code": "guess"}, {"cache": None}, {"limits": [3]}):
         with pytest.raises(FlowDefinitionError):
             flow(**wrong)(fine)
 

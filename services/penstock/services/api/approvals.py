@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
@@ -35,6 +35,7 @@ class Decision(BaseModel):
     decision: Literal["approve", "reject"]
     comment: str | None = Field(None, max_length=4_000)
     shown: str | None = Field(None, max_length=200, description="digest of what was seen; another one now: refused")
+    form: dict[str, Any] | None = Field(None, description="what is filled in, as the approval's `form` describes it")
 
 
 @router.get("")
@@ -56,13 +57,15 @@ async def show_approval(request: Request, ns: str, id: str) -> Shown:
 
 @router.post("/{id}/decision")
 async def decide_approval(request: Request, ns: str, id: str, decision: Decision) -> Shown:
-    """Vote. 403: you may not; 409: it had been decided before, the detail says by whom and when."""
+    """Vote. 403: you may not; 409: it had been decided before, the detail says by whom and when; 422: the form."""
     identity, context = require(request, "approver", ns), api_of(request).context
     channel = "cli" if request.headers.get("user-agent", "").startswith(CLI_AGENT) else "api"
     outcome = await vote(context, identity, id, decision, channel)
     view = approval_view(context, await approval_row(context, ns, id), identity)
     if outcome.kind == "refused":
         raise Refusal(HTTPStatus.FORBIDDEN, outcome.message, outcome=outcome.kind)
+    if outcome.kind == "invalid":
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, outcome.message, outcome=outcome.kind, form=view["form"])
     if outcome.kind in ("late", "expired", "void"):
         members = {name: view[name] for name in ("id", "decided_by", "decided_at")}
         raise Refusal(HTTPStatus.CONFLICT, outcome.message, outcome=outcome.kind, result=view["status"], **members)
@@ -71,7 +74,8 @@ async def decide_approval(request: Request, ns: str, id: str, decision: Decision
 
 async def vote(context: Context, identity: Identity, id_: str, decision: Decision, channel: str) -> Outcome:
     """Cast the identity's vote.  Raises Refusal 404."""
-    cast = Vote(identity.actor, decision.decision, channel, decision.shown or "", decision.comment or "")
+    given = (decision.shown or "", decision.comment or "", decision.form)
+    cast = Vote(identity.actor, decision.decision, channel, *given)
     try:
         return await decide(context, id_, cast, namespace=identity.namespace)
     except UnknownApprovalError:
@@ -110,6 +114,8 @@ def approval_view(context: Context, row: Row, identity: Identity) -> Shown:
         "ask": approval.ask,
         "automation": row["automation"],
         "firing_id": row["firing_id"],
+        "run_id": row["run_id"],
+        "form": approval.form,
         "approvers": list(approval.approvers),
         "needs": approval.needs,
         "approvals": sum(cast.verdict == "approve" for cast in approval.votes),
@@ -120,6 +126,7 @@ def approval_view(context: Context, row: Row, identity: Identity) -> Shown:
                 "at": format_instant(cast.at),
                 "channel": cast.channel,
                 "comment": cast.comment,
+                "form": cast.form,
             }
             for cast in approval.votes
         ],

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict
 
 from penstock.flows.states import State
-from penstock.services.api.guard import needs
-from penstock.services.api.problems import not_found
+from penstock.services import hints
+from penstock.services.api.guard import needs, require
+from penstock.services.api.problems import Refusal, not_found
 from penstock.services.api.state import api_of
 from penstock.services.api.views import Page, Row, Shown, fetch, shown
 from penstock.services.database import Database, tables
+from penstock.services.runs import RunNotFoundError, TransitionError
+from penstock.services.waits import choose_code
 
 router = APIRouter(prefix="/api/v1/namespaces/{ns}/runs", tags=["runs"], dependencies=[Depends(needs("viewer"))])
 _LOGS = 1_000  # lines with a run; the rest through /logs
@@ -50,6 +55,29 @@ async def show_run(request: Request, ns: str, id: str) -> Shown:
     tasks = await fetch(database, sa.select(call).where(call.c.run_id == id).order_by(call.c.started, call.c.call))
     found = shown(run) | {"changes": [shown(row) for row in changes], "tasks": [shown(row) for row in tasks]}
     return found | {"logs": await _logs(database, id, 0, _LOGS)}
+
+
+class CodeChoice(BaseModel):
+    """What becomes of a paused or waiting run whose code changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    choice: Literal["continue", "restart"]
+
+
+@router.post("/{id}/code")
+async def choose_run_code(request: Request, ns: str, id: str, chosen: CodeChoice) -> Shown:
+    """Let a paused or waiting run go on with the code as it is now, or begin anew. 409: it is in another state."""
+    identity, context = require(request, "operator", ns), api_of(request).context
+    async with context.database.begin() as connection:
+        try:
+            await choose_code(connection, ns, id, chosen.choice, identity.actor)
+        except RunNotFoundError:
+            raise not_found("run", id) from None
+        except TransitionError as error:
+            raise Refusal(HTTPStatus.CONFLICT, str(error), state=error.old) from None
+    await context.hints.give(hints.OUTBOX, hints.RUNS)
+    return shown(await _run(context.database, ns, id))
 
 
 @router.get("/{id}/logs")

@@ -88,6 +88,14 @@ class KafkaBus:
                 ends[partition] = End(position, stamp)
         return ends
 
+    async def position_at(self, partition: TopicPartition, at: Instant) -> int:
+        """See Bus."""
+        wire, moment = self._wire(partition), max(0, at) // MILLISECOND
+        found = await self._link.persist(
+            lambda: self._offsets([wire], _CONSUMER, moment), what=f"the offset of a time in {partition}"
+        )
+        return found[wire] if found[wire] >= 0 else (await self.end(partition)).position  # nothing is as young
+
     async def trim(self, partition: TopicPartition, below: int) -> None:
         """Nothing: Kafka's retention removes old records, by age."""
 
@@ -121,14 +129,14 @@ class KafkaBus:
     async def offsets(self, partitions: Iterable[TopicPartition], *, beginning: bool) -> dict[TopicPartition, int]:
         """The first offsets that are left, or the next ones to be written.  Raises BusUnavailableError."""
         asked = {self._wire(each): each for each in partitions}
+        asker, moment = (_CONSUMER, _EARLIEST) if beginning else (_DEBUGGER, _LATEST)
         found = await self._link.persist(
-            lambda: self._offsets(asked, beginning), what=f"the offsets of {', '.join(map(str, asked.values()))}"
+            lambda: self._offsets(asked, asker, moment), what=f"the offsets of {', '.join(map(str, asked.values()))}"
         )
         return {asked[wire]: offset for wire, offset in found.items()}
 
-    async def _offsets(self, asked: Iterable[WirePartition], beginning: bool) -> dict[WirePartition, int]:
-        """One request to each node that leads some of them."""
-        asker, moment = (_CONSUMER, _EARLIEST) if beginning else (_DEBUGGER, _LATEST)
+    async def _offsets(self, asked: Iterable[WirePartition], asker: int, moment: int) -> dict[WirePartition, int]:
+        """One request to each node that leads some of them.  moment: in milliseconds; -1 for a partition without it."""
         questions: dict[int, dict[str, list[tuple[int, int]]]] = {}
         for wire in asked:
             _, node = await self._link.leader(wire)
@@ -196,7 +204,7 @@ class KafkaBus:
         if found is None:
             raise errors.UnknownTopicOrPartitionError
         every = [WirePartition(self._address.prefix + name, number) for number in range(found.partitions)]
-        await self._offsets(every, beginning=True)  # a leader is announced shortly before it serves
+        await self._offsets(every, _CONSUMER, _EARLIEST)  # a leader is announced shortly before it serves
         return found
 
     async def _create(self, name: str, partitions: int, stamped_by_producer: bool) -> None:

@@ -14,6 +14,7 @@ from penstock.services.bus.redis_link import open_client, persist
 from penstock.services.bus.redis_publisher import RedisPublisher
 from penstock.services.bus.redis_reader import RedisReader
 from penstock.services.bus.redis_streams import (
+    SEQUENCE_BITS,
     StoredTopic,
     mark,
     start_key,
@@ -98,6 +99,14 @@ class RedisBus:
             if await self._stamped_by_producer(each.topic):
                 ends[each] = End(_after(last), await self._stamp(each, last))
         return ends
+
+    async def position_at(self, partition: TopicPartition, at: Instant) -> int:
+        """See Bus. Offsets are times, unless the producer sets those."""
+        first = await self.beginning(partition)
+        if await self._stamped_by_producer(partition.topic):
+            return first
+        found: int = max(first, max(0, at) // MILLISECOND << SEQUENCE_BITS)
+        return min(found, (await self.end(partition)).position)
 
     async def trim(self, partition: TopicPartition, below: int) -> None:
         """See Bus. Exact; what is read from a position before it afterwards raises PositionLostError."""

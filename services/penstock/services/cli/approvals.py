@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,10 +46,16 @@ def show(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 
 @app.command()
 def approve(
-    id_: Annotated[str, typer.Argument(metavar="ID")], comment: Comment = None, shown: ShownDigest = None
+    id_: Annotated[str, typer.Argument(metavar="ID")],
+    form: Annotated[
+        list[str] | None,
+        typer.Option(help="a field that is to be filled in; once for each (show ID lists them)", metavar="NAME=VALUE"),
+    ] = None,
+    comment: Comment = None,
+    shown: ShownDigest = None,
 ) -> None:
     """Approve: what waits goes on, once as many have approved as are needed."""
-    _decide(id_, "approve", comment, shown)
+    _decide(id_, "approve", comment, shown, form or [])
 
 
 @app.command()
@@ -57,17 +63,31 @@ def reject(
     id_: Annotated[str, typer.Argument(metavar="ID")], comment: Comment = None, shown: ShownDigest = None
 ) -> None:
     """Reject: what waits ends as rejected."""
-    _decide(id_, "reject", comment, shown)
+    _decide(id_, "reject", comment, shown, [])
 
 
-def _decide(id_: str, decision: str, comment: str | None, shown: str | None) -> None:
+def _decide(id_: str, decision: str, comment: str | None, shown: str | None, fields: list[str]) -> None:
     """The vote carries the digest of what was seen: of what this prints, or of what the caller has read before."""
     from penstock.services.cli.client import connect
 
-    api = connect()
-    if shown is None:
+    api, form = connect(), None
+    if shown is None or fields:
         seen = api.get(f"approvals/{id_}")
-        shown = seen["shown"]
         print(f"{id_}: {seen['ask']}")
-    found = api.post(f"approvals/{id_}/decision", {"decision": decision, "comment": comment, "shown": shown or None})
+        shown = shown or seen["shown"]
+        form = _filled_in(fields, seen.get("form") or {})
+    body = {"decision": decision, "comment": comment, "shown": shown or None} | ({"form": form} if form else {})
+    found = api.post(f"approvals/{id_}/decision", body)
     print(f"{found['id']}: {found['status']} ({found['message']})")
+
+
+def _filled_in(fields: list[str], schema: dict[str, Any]) -> dict[str, Any]:
+    """NAME=VALUE, as the form's schema has the values.  Raises CommandError."""
+    from penstock.automations.forms import from_text
+    from penstock.services.cli.client import CommandError
+
+    pairs = [field.partition("=") for field in fields]
+    for name, equals, _ in pairs:
+        if not (name and equals):
+            raise CommandError(f"--form {name}: write NAME=VALUE")
+    return from_text(schema, {name: value for name, _, value in pairs})

@@ -302,6 +302,9 @@ run = Table(
     _int("created"),
     _int("started", null=True),
     _int("ended", null=True),
+    _text("name", null=True),  # what it is shown as
+    _text("source", null=True),  # digest of the flow's code that it was recorded with
+    _text("waiting_for", null=True),  # paused or waiting by its own code: "answer" (or a time), "code" (a choice)
     Index(None, "firing_id"),
     Index(None, "created"),
     Index(None, "correlationid"),
@@ -343,7 +346,46 @@ journal = Table(
     _int("started"),
     _int("ended"),
     _int("format", default=1),
+    _text("parent", null=True),  # key of the call that made it, "" for the flow itself
+    _text("label", null=True),  # what it is shown as
+    _text("takes", null=True),  # JSON: keys of the calls whose results it was given: the run's graph
+    _text("source", null=True),  # digest of the code that ran
     PrimaryKeyConstraint("run_id", "call"),
+)
+
+run_wait = Table(
+    "run_wait",  # what a run's code waits for, beside a time; the answer goes into the journal under the same call
+    metadata,
+    _text("run_id"),
+    _text("call"),
+    _namespace(),
+    _text("kind"),  # approval | event
+    _text("status"),  # open | matched: the answer is known, the run not yet told | done
+    _text("body"),  # JSON: the id of the approval; types, pattern, topics of the event
+    _text("answer", null=True),  # JSON, as it goes into the journal
+    _int("expires_at", null=True),  # of an event; an approval has its own deadline
+    _int("created"),
+    _int("answered", null=True),
+    _int("format", default=1),
+    PrimaryKeyConstraint("run_id", "call"),
+)
+IS_UNTOLD = run_wait.c.status == sa.literal_column("'matched'")
+IS_OPEN = run_wait.c.status == sa.literal_column("'open'")
+Index("ix_run_wait_untold", run_wait.c.answered, postgresql_where=IS_UNTOLD, sqlite_where=IS_UNTOLD)
+Index("ix_run_wait_open", run_wait.c.expires_at, postgresql_where=IS_OPEN, sqlite_where=IS_OPEN)
+
+wait_position = Table(
+    "wait_position",  # from where on a wait for an event counts in each partition
+    metadata,
+    _text("run_id"),
+    _text("call"),
+    _namespace(),
+    _text("topic"),
+    _int("partition"),
+    _int("position"),
+    _int("joined", default=0),  # 1: what lies before `position` has been looked through, the owner watches from there
+    PrimaryKeyConstraint("run_id", "call", "topic", "partition"),
+    Index(None, "topic", "partition", "joined"),
 )
 
 run_log = Table(
@@ -391,6 +433,9 @@ approval = Table(
     _int("created"),
     _int("decided", null=True),
     _int("format", default=1),
+    _text("run_id", null=True),  # of a run whose code asks
+    _text("call", null=True),
+    Index(None, "run_id"),
     Index(None, "namespace", "status", "created"),
     Index(None, "status", "expires_at"),
     Index(None, "firing_id"),

@@ -39,6 +39,7 @@ _AGED = (
     (tables.suppression, tables.suppression.c.minute, tables.suppression.c.told == 1),
     (tables.run_log, tables.run_log.c.at, _of_ended_run(tables.run_log)),
     (tables.journal, tables.journal.c.ended, _of_ended_run(tables.journal)),
+    (tables.run_wait, tables.run_wait.c.created, _of_ended_run(tables.run_wait)),
     (tables.run_event, tables.run_event.c.at, _of_ended_run(tables.run_event)),
     (tables.run, tables.run.c.ended, tables.run.c.ended.is_not(None)),
     (tables.delivery, tables.delivery.c.updated, tables.delivery.c.status != "pending"),

@@ -22,6 +22,7 @@ from penstock.services.engine.relay import Relay
 from penstock.services.engine.stage_one import StageOne
 from penstock.services.engine.stage_two import StageTwo
 from penstock.services.engine.topics import ensure_topics
+from penstock.services.engine.waits import Waits
 
 _log = structlog.get_logger()
 
@@ -38,7 +39,8 @@ class EngineService:
         self._pools = FlowPools(settings.namespace)
         decisions = Decisions(settings.namespace, self._pools, context.database.skew)
         parts = (context, self._ownership, rules, decisions, self._relay)
-        self._one, self._two = StageOne(*parts), StageTwo(*parts)
+        self._waits = Waits(context, self._ownership)
+        self._one, self._two = StageOne(*parts, self._waits), StageTwo(*parts)
         self._firings = Firings(context, self._ownership, rules, self._relay, self._pools)
         self._housekeeping = Housekeeping(context)
 
@@ -74,6 +76,7 @@ class EngineService:
             self._housekeeping.run(),
             self._pools.run(self._context.database),
             self._one.follow_timers(),
+            self._waits.run(),
             self._hand_back_lanes(),
         ]
 

@@ -39,6 +39,7 @@ from penstock.services.engine.match_records import Matched, MatchRecord, Progres
 from penstock.services.engine.ownership import Lane, Ownership, advance_position, commit_at_once
 from penstock.services.engine.relay import Relay
 from penstock.services.engine.revisions import change_revision
+from penstock.services.engine.waits import Waits
 from penstock.triggers.evidence import Evidence
 from penstock.triggers.forms import leaves as leaves_of
 from penstock.triggers.keys import key_of
@@ -69,9 +70,15 @@ class StageOne:
     """The stage over `penstock.events` and `penstock.system`."""
 
     def __init__(
-        self, context: Context, ownership: Ownership, rules: CompiledRules, decisions: Decisions, relay: Relay
+        self,
+        context: Context,
+        ownership: Ownership,
+        rules: CompiledRules,
+        decisions: Decisions,
+        relay: Relay,
+        waits: Waits,
     ) -> None:
-        self._context, self._ownership, self._rules = context, ownership, rules
+        self._context, self._ownership, self._rules, self._waits = context, ownership, rules, waits
         self._decisions, self._relay = decisions, relay
         self._database = context.database
         self._namespace = context.settings.namespace
@@ -83,10 +90,13 @@ class StageOne:
         self._told = 0.0
 
     async def taken(self, lane: Lane) -> None:
-        """Nothing to load: the stage is stateless."""
+        """The stage is stateless; but runs may wait for what comes here."""
+        await self._waits.taken(lane)
 
     async def handle(self, lane: Lane, records: Sequence[Record]) -> None:
         """Match, forward, decide, commit."""
+        if found := self._waits.match(lane, records):
+            await self._waits.keep(found)  # before the position moves past them
         rules = await change_revision(self._database, self._rules, lane, await self._rules.current())
         outcome = match(rules, self._namespace, records)
         if outcome.matches:

@@ -124,7 +124,7 @@ class Child:
             self._orders.put(frame)
         elif isinstance(frame, Recorded):
             if run is not None and run.order.run_id == frame.run_id:
-                run.confirm(frame.call)
+                run.confirm(frame.call, frame.refused)
         elif isinstance(frame, Hold):
             if run is not None and (frame.run_id, frame.epoch) == (run.order.run_id, run.order.epoch):
                 self._until = frame.until
@@ -164,6 +164,7 @@ def flow_info(loaded: LoadedFlow) -> FlowInfo:
         retry_jitter=flow.policy.jitter,
         timeout=flow.policy.timeout,
         doc=flow.description,
+        source=flow.source,
     )
 
 

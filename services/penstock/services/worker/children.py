@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
+import msgspec
 import psutil
 
 from penstock.events.errors import PenstockError
 from penstock.services.worker.frames import (
     FROM_CHILD,
+    Asked,
     Cancel,
     Execute,
     Finished,
@@ -36,7 +38,7 @@ from penstock.services.worker.frames import (
     TaskFinished,
     encode,
 )
-from penstock.services.worker.running import OnLog, OnStarted, OnTask, Running, exit_reason
+from penstock.services.worker.running import OnAsk, OnLog, OnStarted, OnTask, Running, exit_reason
 
 _SECOND_LOOK = 0.25  # seconds
 _DRAIN = 0.25  # seconds for the rest of a dead child's output; a process that it forked may hold the pipe open
@@ -157,14 +159,16 @@ class Child(asyncio.SubprocessProtocol):
         on_task: OnTask,
         on_log: OnLog | None = None,
         on_started: OnStarted | None = None,
+        on_ask: OnAsk | None = None,
     ) -> Finished:
         """Carry out a run and say how it ended; state `crashed` when the process died.
 
         on_task: journals a finished call; the run goes on when it returns. If it raises, the child is killed and the
         error raised here: what could not be journalled must not be built upon. So it is when this call is cancelled.
-        All calls of on_task have returned when this returns.  Raises ChildBusyError, ChildGoneError.
+        on_ask: keeps what the run asks for, likewise; what it returns, if anything, is why that cannot be.
+        All calls of on_task and on_ask have returned when this returns.  Raises ChildBusyError, ChildGoneError.
         """
-        running = self._begin(order, on_task, on_log or _ignore, on_started or _ignore)
+        running = self._begin(order, on_task, on_log or _ignore, on_started or _ignore, on_ask or _refuse)
         try:
             finished = await running.done
             await asyncio.gather(*running.journalling)
@@ -252,14 +256,15 @@ class Child(asyncio.SubprocessProtocol):
         at = time.time_ns() // 1_000
         tail = "\n".join(self._last_lines) or None
         order = running.order
-        return Finished(run_id=order.run_id, epoch=order.epoch, state=state, at=at, error=error, traceback=tail)
+        end = Finished(run_id=order.run_id, epoch=order.epoch, state=state, at=at, error=error, traceback=tail)
+        return msgspec.structs.replace(end, told=False)
 
-    def _begin(self, order: Execute, on_task: OnTask, on_log: OnLog, on_started: OnStarted) -> Running:
+    def _begin(self, order: Execute, on_task: OnTask, on_log: OnLog, on_started: OnStarted, on_ask: OnAsk) -> Running:
         if self._running is not None:
             raise ChildBusyError(f"child {self.pid} has run {self._running.order.run_id}; it takes one at a time")
         if not self.alive:
             raise ChildGoneError(f"child {self.pid} {exit_reason(self.returncode)}; start another one")
-        running = Running(order, on_task, on_log, on_started, self._loop.create_future())
+        running = Running(order, on_task, on_log, on_started, on_ask, self._loop.create_future())
         self._running = running
         self._heard = time.monotonic()
         self._last_lines.clear()
@@ -296,7 +301,7 @@ class Child(asyncio.SubprocessProtocol):
             self._tell(frame)
         elif running is None:
             return
-        elif isinstance(frame, TaskFinished):
+        elif isinstance(frame, TaskFinished | Asked):
             task = self._loop.create_task(self._journal(running, frame))
             running.journalling.add(task)
             task.add_done_callback(running.journalling.discard)
@@ -305,14 +310,18 @@ class Child(asyncio.SubprocessProtocol):
         elif isinstance(frame, Finished) and not running.done.done():
             running.done.set_result(frame)
 
-    async def _journal(self, running: Running, frame: TaskFinished) -> None:
+    async def _journal(self, running: Running, frame: TaskFinished | Asked) -> None:
+        refused = ""
         try:
-            await running.on_task(frame)
+            if isinstance(frame, TaskFinished):
+                await running.on_task(frame)
+            else:
+                refused = await running.on_ask(frame)
         except Exception as error:  # it is raised by `execute`, whatever it is
             running.fail(error)
             self._kill()
         else:
-            self._send(Recorded(run_id=frame.run_id, call=frame.call))
+            self._send(Recorded(run_id=frame.run_id, call=frame.call, refused=refused))
 
     def _note_started(self, running: Running, frame: Started) -> None:
         flow = self.flows.get(running.order.flow)
@@ -373,6 +382,11 @@ class Child(asyncio.SubprocessProtocol):
         end = f"did not come up within {timeout:g} s" if self.alive else exit_reason(self.returncode)
         said = "".join(f"\n  {line}" for line in self._last_lines)
         raise ChildStartError(f"a child process {end} while it imported {', '.join(modules) or 'nothing'}{said}")
+
+
+async def _refuse(asked: Asked) -> str:
+    """For orders whose giver keeps nothing."""
+    return f"nobody keeps an {asked.what} for this run"
 
 
 def _ignore(_: object) -> None:

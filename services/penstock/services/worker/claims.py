@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -21,18 +21,20 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.events.instants import Instant, microseconds
+from penstock.flows.sources import RecordedCall
 from penstock.flows.states import State
 from penstock.services.database import Database, StaleEpochError, clock
 from penstock.services.database.prepared import Prepared, Row, one_of
 from penstock.services.database.tables import IS_HELD, WAITS_FOR_TIME, WAITS_FOR_WORKER, run
-from penstock.services.runs import FORMAT, TransitionError, change_state, recorded_calls
+from penstock.services.runs import FORMAT, Recorded, TransitionError, change_state, recorded_calls
 
 _BATCH = 100  # claims of one transaction
 _OF_CLAIM = (
     *("id", "namespace", "flow", "parameters", "nonce", "retries", "epoch"),
     *("firing_id", "lane", "step", "correlationid", "causationid", "traceparent", "hops"),
 )
-_COLUMNS = (*_OF_CLAIM, "state", "attempt", "worker", "limits", "report", "priority", "due_at")
+_NOTHING = Recorded({}, {})
+_COLUMNS = (*_OF_CLAIM, "state", "attempt", "worker", "limits", "report", "priority", "due_at", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class ClaimedRun:
 
     epoch: carried by every write.  state: pending, waiting or retrying.  tries: 1 for the first time that its code
     runs.  limits: named by the run itself; those of its flow come on top.  recorded: results of finished task calls.
-    at: when it was claimed, on the database's clock.
+    at: when it was claimed, on the database's clock.  calls: what is known of finished calls besides their results.
+    source: digest of the flow's code that it was recorded with, "" where unknown.
     """
 
     id: str
@@ -64,6 +67,8 @@ class ClaimedRun:
     traceparent: str | None
     hops: int
     at: Instant = 0
+    calls: Mapping[str, RecordedCall] = field(default_factory=dict)
+    source: str = ""
 
     @property
     def tries(self) -> int:
@@ -108,11 +113,11 @@ async def claim(database: Database, claimer: Claimer, limit: int) -> Given:
     """
     rows = await _take(database, claimer, min(limit, _BATCH))
     if all(row["epoch"] == 1 for row in rows):  # none has been claimed before: there is nothing to put right or replay
-        return Given([_claimed(row, {}) for row in rows], [], len(rows) == limit)
+        return Given([_claimed(row, _NOTHING) for row in rows], [], len(rows) == limit)
     async with database.begin() as connection:
         kept, crashed = await _put_right(connection, claimer, rows)
         recorded = await recorded_calls(connection, [row["id"] for row in kept])
-    return Given([_claimed(row, recorded.get(row["id"], {})) for row in kept], crashed, len(rows) == limit)
+    return Given([_claimed(row, recorded.get(row["id"], _NOTHING)) for row in kept], crashed, len(rows) == limit)
 
 
 async def _take(database: Database, claimer: Claimer, limit: int) -> list[Row]:
@@ -238,14 +243,16 @@ async def _give_up(connection: AsyncConnection, row: Row, actor: str) -> Row:
     detail = f"given up: claimed {row['attempt']} times, and each time its worker or its process died without a word"
     if row["state"] in (State.WAITING, State.RETRYING) and row["worker"] is None:  # due in good order
         await change_state(connection, row["id"], row["epoch"], State.PENDING, actor=actor)
-    return await change_state(
+    told = await change_state(
         connection, row["id"], row["epoch"], State.CRASHED, detail=detail, actor=actor, error=detail
     )
+    return {**told, "parameters": row["parameters"], "nonce": row["nonce"], "error": detail}
 
 
-def _claimed(row: Row, recorded: Mapping[str, bytes]) -> ClaimedRun:
+def _claimed(row: Row, recorded: Recorded) -> ClaimedRun:
     """The run as it is after the claim."""
     state = State.PENDING if row["worker"] is not None else State(row["state"])
-    after = {"attempt": row["attempt"] + 1, "state": state, "recorded": recorded, "at": row["now"]}
-    read = {"limits": tuple(json.loads(row["limits"])), "report": bool(row["report"])}
+    after = {"attempt": row["attempt"] + 1, "state": state, "recorded": recorded.results, "at": row["now"]}
+    read: dict[str, Any] = {"limits": tuple(json.loads(row["limits"])), "report": bool(row["report"])}
+    read |= {"calls": recorded.calls, "source": row["source"] or ""}
     return ClaimedRun(**{name: row[name] for name in _OF_CLAIM} | after | read)

@@ -24,15 +24,20 @@ from penstock.flows.states import State
 from penstock.services.backoff import Backoff
 from penstock.services.database import Database, StaleEpochError, clock, unavailable
 from penstock.services.database.records import publish_later, service_lane, system_event
+from penstock.services.database.tables import run
 from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
-from penstock.services.runs import LogLine, TransitionError, change_state, clean, record_calls, write_logs
+from penstock.services.runs import LogLine, TransitionError, change_state, clean, hold, record_calls, write_logs
+from penstock.services.waits import spread
+from penstock.services.worker.asking import Desk, suspend
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, give_back
-from penstock.services.worker.frames import Execute, Finished, FlowInfo, Log, TaskFinished
+from penstock.services.worker.end_hooks import Ended
+from penstock.services.worker.frames import Asked, Execute, Finished, FlowInfo, Known, Log, Started, TaskFinished
 from penstock.services.worker.logs import LogBatch
 from penstock.services.worker.outcome import Outcome, judge
 from penstock.services.worker.secrecy import Secrecy
 
+_SOON = timedelta(minutes=2)  # a wait that is worth a timer; others are found when the worker looks, each second
 TRY_AGAIN = timedelta(seconds=1)  # until a limit is asked for again that could not be checked
 _DATABASE_AWAY = Backoff(attempts=2**31, cap=timedelta(seconds=2))  # until the lease is lost
 
@@ -50,6 +55,7 @@ class Shop:
 
     changed: called after each commit that left something to publish; true: a fact for a firing, too.
     due_in: called when a run is due after a wait.  put_back: called with a child that is free again.
+    desk: keeps what runs ask for.  died: called with a run that ended without its process.
     turn: runs ask for their limits one after the other, in the order in which they were claimed.
     """
 
@@ -60,6 +66,8 @@ class Shop:
     changed: Callable[[bool], None]
     due_in: Callable[[timedelta], None]
     put_back: Callable[[Child], None]
+    desk: Desk
+    died: Callable[[Ended], None]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -87,6 +95,8 @@ class Execution:
         self._until = math.inf
         self._logs = LogBatch(self._write_logs)
         self._secrecy: Secrecy | None = None
+        self._source = child.flows.get(claimed.flow, flow).source
+        self._named: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Returns when the run has ended, waits, or is not ours any more."""
@@ -142,9 +152,13 @@ class Execution:
         except BaseException:
             self._logs.abandon()
             begun.cancel()
+            if self._named is not None:
+                self._named.cancel()
             raise
         self.let_go()  # what is left to do is ours
         await begun
+        if self._named is not None:
+            await self._named
         await self._logs.close()
         await self._settle(finished, self._secrecy)
 
@@ -159,7 +173,7 @@ class Execution:
 
     async def _begin(self, at: Instant) -> None:
         """Its code begins at `at`, however long it takes to write that."""
-        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor, at))
+        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor, at, self._source))
 
     async def _pass(self) -> bool:
         """Pass the limits, or be parked."""
@@ -207,16 +221,32 @@ class Execution:
             hops=claimed.hops,
             until=self._until,
             retries_left=max(0, self._flow.retries - claimed.retries),
+            source=claimed.source,
+            calls={key: Known(call.name, call.source, call.parent) for key, call in claimed.calls.items()},
+            may_suspend=True,
         )
         self._check_ours()
         if self._handing_back or not self._child.alive:
             error = "its process ended before the run began"
             return Finished(run_id=claimed.id, epoch=claimed.epoch, state="crashed", at=0, error=error)
-        return await self._child.execute(order, on_task=self._journal, on_log=self._take_line)
+        return await self._child.execute(
+            order, on_task=self._journal, on_log=self._take_line, on_started=self._take_name, on_ask=self._ask
+        )
 
     def _take_line(self, line: Log) -> None:
         assert self._secrecy is not None  # noqa: S101 -- set before the child is given the run
         self._logs.add(LogLine(line.at, line.level, self._secrecy.mask(line.line)))
+
+    def _take_name(self, started: Started) -> None:
+        """Keep what the run is shown as, where its flow names its runs."""
+        assert self._secrecy is not None  # noqa: S101 -- as above
+        if started.name and not self.claimed.recorded:
+            named = clean(self._secrecy.mask(started.name))
+            self._named = asyncio.create_task(self._write(lambda connection: name_run(connection, self.claimed, named)))
+
+    async def _ask(self, frame: Asked) -> str:
+        assert self._secrecy is not None  # noqa: S101 -- as above
+        return await self._shop.desk.take(self.claimed, frame, self._secrecy, self._source, self._write)
 
     async def _journal(self, task: TaskFinished) -> None:
         assert self._secrecy is not None  # noqa: S101 -- as above
@@ -229,6 +259,9 @@ class Execution:
             task.started,
             task.ended,
             None if task.error is None else self._secrecy.mask(task.error),
+            self._secrecy.mask(task.label),
+            task.takes,
+            task.source,
         )
         await self._write(lambda connection: record_calls(connection, self.claimed.id, self.claimed.epoch, [call]))
 
@@ -241,12 +274,31 @@ class Execution:
         if self._handing_back and finished.state == State.CRASHED:
             await self._write(lambda connection: hand_back(connection, self.claimed, self._shop.actor))
             return
+        if finished.state in (State.PAUSED, State.WAITING):
+            await self._suspend(finished, secrecy)
+            return
         if finished.traceback:
             lines = [LogLine(finished.at, "ERROR", secrecy.mask(line)) for line in finished.traceback.splitlines()]
             await self._write_logs(lines)
         outcome = judge(finished, self._flow, self.claimed, self._shop.attempts, random.random())
         error = None if finished.error is None else clean(secrecy.mask(finished.error))
         await self._end(outcome, secrecy.cover(finished.result), error)
+        if not finished.told and outcome.wait is None:
+            self._shop.died(_ended(self.claimed, finished.state, error or ""))
+
+    async def _suspend(self, finished: Finished, secrecy: Secrecy) -> None:
+        """Write that the run waits, without a process."""
+        wait = None
+        if finished.until is not None:
+            left = timedelta(microseconds=max(0, finished.until - time.time_ns() // 1_000))
+            wait = left + spread(self.claimed.id, left)
+        told = {"detail": secrecy.mask(finished.error or ""), "actor": self._shop.actor}
+        state, waits_for = State(finished.state), finished.waits_for
+        await self._write(
+            lambda connection: suspend(connection, self.claimed, state, wait, waits_for=waits_for, **told)
+        )
+        if wait is not None and wait < _SOON:
+            self._shop.due_in(wait)
 
     async def _end(self, outcome: Outcome, result: bytes, error: str | None) -> None:
         await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, self._shop.actor))
@@ -279,10 +331,24 @@ class Execution:
             self._killing = asyncio.create_task(self._child.kill())
 
 
-async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant) -> None:
-    """The run's code began at `at`, on the database's clock."""
+def _ended(claimed: ClaimedRun, state: str, error: str) -> Ended:
+    same = (claimed.id, claimed.epoch, claimed.flow, claimed.namespace, claimed.parameters, claimed.nonce)
+    return Ended(*same, claimed.tries, state, error)
+
+
+async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant, source: str) -> None:
+    """The run's code began at `at`, on the database's clock.  source: digest of the code, kept the first time."""
     detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
-    await change_state(connection, claimed.id, claimed.epoch, State.RUNNING, detail=detail, actor=actor, began=at)
+    run_id, epoch = claimed.id, claimed.epoch
+    await change_state(
+        connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, source=source or None
+    )
+
+
+async def name_run(connection: AsyncConnection, claimed: ClaimedRun, name: str) -> None:
+    """What the run is shown as."""
+    await hold(connection, claimed.id, claimed.epoch)
+    await connection.execute(sa.update(run).where(run.c.id == claimed.id).values(name=name))
 
 
 async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:

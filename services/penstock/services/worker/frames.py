@@ -51,6 +51,8 @@ class Execute(Frame, frozen=True, kw_only=True):
     parameters: a JSON object.  journal: call key → JSON result of what earlier tries completed.
     attempt: 1 for the first try.  until: as in Hold.  retries_left: further tries that the flow's policy allows.
     source: digest of the flow's code when the run began, "" where unknown.  calls: what is known of recorded calls.
+    may_suspend: the worker takes `Asked`, and ends of a try in state paused and waiting.
+    ended: the run has ended in this state, without its process; only the hooks of it are to be called.  error: why.
     """
 
     run_id: str
@@ -68,13 +70,20 @@ class Execute(Frame, frozen=True, kw_only=True):
     retries_left: int = 0
     source: str = ""
     calls: dict[str, Known] = {}
+    may_suspend: bool = False
+    ended: str = ""
+    error: str | None = None
 
 
 class Recorded(Frame, frozen=True, kw_only=True):
-    """To the child: the call is in the journal, its code may go on."""
+    """To the child: the call is in the journal, its code may go on.
+
+    refused: why what was `Asked` under this name cannot be.
+    """
 
     run_id: str
     call: str
+    refused: str = ""
 
 
 class Hold(Frame, frozen=True, kw_only=True):
@@ -105,7 +114,7 @@ class FlowInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     module, name: what `module:flow` refers to.  qualname, place: where the function stands.  parameters: JSON Schema.
     retry_delays: seconds before each retry of the run, as many as `retries`.  retry_jitter: share that chance may add.
-    timeout: seconds for one try of a run.
+    timeout: seconds for one try of a run.  source: digest of its code.
     """
 
     name: str
@@ -120,6 +129,7 @@ class FlowInfo(msgspec.Struct, frozen=True, kw_only=True):
     retry_jitter: float = 0.0
     timeout: float | None = None
     doc: str = ""
+    source: str = ""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -180,12 +190,29 @@ class TaskFinished(Frame, frozen=True, kw_only=True):
     source: str = ""
 
 
-class Finished(Frame, frozen=True, kw_only=True):
-    """The end of a run, from the child; in state `crashed` from the parent, when the child died.
+class Asked(Frame, frozen=True, kw_only=True):
+    """From the child: something is to be kept with the run; the child waits for `Recorded`.
 
-    state: completed, failed, timed_out, cancelled or crashed.  result: JSON.  error: one line.  traceback: of the
-    user's code.  spent: the child carries a rest of the run (a thread that cannot be stopped) and should be replaced.
+    what: approval, event, continue or restart (penstock.flows.host).  call: what the answer is to be recorded under.
+    body: JSON of what is asked.
+    """
+
+    run_id: str
+    epoch: int
+    what: str
+    call: str
+    body: bytes = b"{}"
+
+
+class Finished(Frame, frozen=True, kw_only=True):
+    """The end of a try, from the child; in state `crashed` from the parent, when the child died.
+
+    state: completed, failed, timed_out, cancelled or crashed; paused or waiting: for what `error` says, at most until
+    `until`.  result: JSON.  error: one line.  traceback: of the user's code.
+    spent: the child carries a rest of the run (a thread that cannot be stopped) and should be replaced.
     retry: false where the flow's own condition says that this error is no reason to try again.
+    waits_for: of a paused or waiting run: "answer" (a time, too), or "code": that somebody chooses what becomes of it.
+    told: false where the child did not live to call the hooks of this state.
     """
 
     run_id: str
@@ -197,6 +224,9 @@ class Finished(Frame, frozen=True, kw_only=True):
     traceback: str | None = None
     spent: bool = False
     retry: bool = True
+    until: Instant | None = None
+    waits_for: str = ""
+    told: bool = True
 
 
 class Heartbeat(Frame, frozen=True, kw_only=True):
@@ -206,7 +236,7 @@ class Heartbeat(Frame, frozen=True, kw_only=True):
 
 
 ToChild: TypeAlias = Load | Execute | Recorded | Hold | Cancel | Stop
-FromChild: TypeAlias = Loaded | Started | Log | TaskFinished | Finished | Heartbeat
+FromChild: TypeAlias = Loaded | Started | Log | TaskFinished | Asked | Finished | Heartbeat
 
 T = TypeVar("T", bound=Frame)
 _encoder = msgspec.msgpack.Encoder()

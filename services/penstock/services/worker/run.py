@@ -7,29 +7,45 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextvars import copy_context
+from dataclasses import replace
 from itertools import dropwhile
 from typing import Any
 
 import msgspec
 
 import penstock.flows
+from penstock.events.errors import PenstockError
+from penstock.events.instants import Instant
 from penstock.flows.context import RunContext, entered
-from penstock.flows.errors import NotInRunError, ParameterError, RunCancelled, RunInterrupted, RunTimedOut
+from penstock.flows.errors import (
+    NotInRunError,
+    ParameterError,
+    RunCancelled,
+    RunInterrupted,
+    RunTimedOut,
+    Suspended,
+    WaitError,
+)
 from penstock.flows.flow import Flow
+from penstock.flows.host import Wanted
 from penstock.flows.journal import Journal, TaskCall
 from penstock.flows.results import encode_result
 from penstock.flows.sources import Past, RecordedCall
 from penstock.flows.states import State
 from penstock.flows.tries import abandoned_threads, describe, now, sendable
 from penstock.services.worker.channel import Channel, Interruption
-from penstock.services.worker.frames import Execute, Finished, Started, TaskFinished
+from penstock.services.worker.frames import Asked, Execute, Finished, Frame, Started, TaskFinished
 
 LONGEST_TRACEBACK = 65_536  # characters; the end is kept
 _OWN = (os.path.dirname(penstock.flows.__file__), os.path.dirname(__file__))
 
 _ASYNCIO = os.path.dirname(asyncio.__file__)
+
+
+class ProcessDied(PenstockError):
+    """The run's process ended without a word of its own."""
 
 
 class Run:
@@ -47,6 +63,7 @@ class Run:
         self._cancel_task: Callable[[], object] | None = None  # of an async flow, while it runs
         self._process = os.getpid()
         self._name = ""  # what the run is shown as
+        self._until: Instant | None = None  # the first instant at which something that it waits for is over
 
     def carry_out(self) -> Finished:
         """Run the user's code to its end, whatever that is."""
@@ -57,12 +74,25 @@ class Run:
                 os._exit(0)
         return end
 
-    def confirm(self, call: str) -> None:
-        """The call is in the journal: its code may go on."""
+    def confirm(self, call: str, refused: str = "") -> None:
+        """The call is in the journal, or what was asked is kept: its code may go on.  refused: why it is not."""
         with self._lock:
             future = self._unconfirmed.pop(call, None)
-        if future is not None:
+        if future is not None and refused:
+            future.set_exception(WaitError(refused))
+        elif future is not None:
             future.set_result(None)
+
+    def ask(self, what: Wanted, key: str, body: bytes) -> Future[None]:
+        """See Host."""
+        order = self.order
+        return self._deliver(key, Asked(run_id=order.run_id, epoch=order.epoch, what=what, call=key, body=body), what)
+
+    def leaving(self, until: Instant | None) -> None:
+        """See Host."""
+        with self._lock:
+            if until is not None:
+                self._until = until if self._until is None else min(until, self._until)
 
     def interrupt(self, kind: type[RunInterrupted]) -> None:
         """Raise `kind` in sync code, cancel async code."""
@@ -79,14 +109,28 @@ class Run:
         try:
             values = self._flow.validate_parameters(_json_object(self.order))
             self._name = self._flow.name_run(values)
+            if self.order.ended:
+                return self._tell_end(values)
             self._channel.send(self._started())
             return State.COMPLETED, encode_result(self._run(values), self._flow.name), None
         except (RunTimedOut, RunCancelled) as error:
             return _state_of(type(error)), b"null", error
+        except Suspended as error:
+            return State.PAUSED if error.paused else State.WAITING, b"null", error
         except asyncio.CancelledError as error:
             return _state_of(self._asked), b"null", error
         except BaseException as error:  # user code may raise anything, SystemExit included: that ends the run, not us
+            if (left := _suspended_in(error)) is not None:
+                return State.PAUSED if left.paused else State.WAITING, b"null", left
             return State.FAILED, b"null", error
+
+    def _tell_end(self, values: dict[str, Any]) -> tuple[State, bytes, BaseException | None]:
+        """The run ended without its process: only its hooks are called."""
+        order = self.order
+        context = replace(self._context(values), journal=None, host=None, may_suspend=False)
+        with entered(context):
+            self._flow.tell_end(State(order.ended), values, None if order.error is None else ProcessDied(order.error))
+        return State.COMPLETED, b"null", None
 
     def _started(self) -> Started:
         order = self.order
@@ -143,10 +187,16 @@ class Run:
             journal=Journal(order.journal, self._record, _past(order)),
             run_name=self._name,
             tries_left=order.retries_left,
+            may_suspend=order.may_suspend,
+            host=self if order.may_suspend else None,
         )
 
     def _record(self, call: TaskCall) -> Future[None]:
-        """Send a finished call.
+        """Send a finished call."""
+        return self._deliver(call.key, self._frame(call), call.task)
+
+    def _deliver(self, key: str, frame: Frame, what: str) -> Future[None]:
+        """Send what the worker has to confirm.
 
         In the main thread of a sync flow this waits, shielded: first journalled, then interrupted.
         """
@@ -155,13 +205,11 @@ class Run:
         with self._interruption:
             with self._lock:
                 if self._over:
-                    raise NotInRunError(
-                        f"run {self.order.run_id} has ended; {call.task!r} was called from a rest of it"
-                    )
-                self._unconfirmed[call.key] = future
-            self._channel.send(self._frame(call))
+                    raise NotInRunError(f"run {self.order.run_id} has ended; {what!r} was called from a rest of it")
+                self._unconfirmed[key] = future
+            self._channel.send(frame)
             if threading.current_thread() is threading.main_thread() and not _in_loop():
-                future.result()
+                wait([future])
         return future
 
     def _frame(self, call: TaskCall) -> TaskFinished:
@@ -190,9 +238,11 @@ class Run:
             at=now(),
             result=result,
             error=None if error is None else self._explain(error),
-            traceback=None if error is None else user_traceback(error),
+            traceback=None if error is None or isinstance(error, Suspended) else user_traceback(error),
             spent=abandoned_threads() > 0,
             retry=state is not State.FAILED or error is None or self._may_be_retried(error),
+            until=self._until if isinstance(error, Suspended) else None,
+            waits_for=_waits_for(error),
         )
 
     def _may_be_retried(self, error: BaseException) -> bool:
@@ -209,6 +259,8 @@ class Run:
             future.set_exception(NotInRunError(f"run {self.order.run_id} has ended"))
 
     def _explain(self, error: BaseException) -> str:
+        if isinstance(error, Suspended):
+            return sendable(error.reason)
         if isinstance(error, SystemExit):
             return f"the flow called sys.exit({error.code!r}); it ends by returning, or fails by raising"
         if isinstance(error, asyncio.CancelledError | RunInterrupted):
@@ -234,6 +286,22 @@ def user_traceback(error: BaseException) -> str | None:
         seen.stack = traceback.StackSummary.from_list(kept)
         seen = seen.__cause__ or seen.__context__
     return sendable("".join(told.format())[-LONGEST_TRACEBACK:])
+
+
+def _suspended_in(error: BaseException) -> Suspended | None:
+    """What suspends the run out of a group of errors, where the others are no failures (tasks of a TaskGroup)."""
+    if isinstance(error, Suspended):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [_suspended_in(each) for each in error.exceptions]
+        return found[0] if all(found) else None
+    return None
+
+
+def _waits_for(error: BaseException | None) -> str:
+    if not isinstance(error, Suspended):
+        return ""
+    return "code" if error.paused and not error.key else "answer"
 
 
 def _of_asyncio(frame: traceback.FrameSummary) -> bool:

@@ -7,11 +7,12 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from penstock.services.worker.frames import Execute, Finished, Log, Started, TaskFinished
+from penstock.services.worker.frames import Asked, Execute, Finished, Log, Started, TaskFinished
 
 OnTask = Callable[[TaskFinished], Awaitable[None]]
 OnLog = Callable[[Log], None]
 OnStarted = Callable[[Started], None]
+OnAsk = Callable[[Asked], Awaitable[str]]  # gives why it is refused, or ""
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,7 @@ class Running:
     on_task: OnTask
     on_log: OnLog
     on_started: OnStarted
+    on_ask: OnAsk
     done: asyncio.Future[Finished]
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     watch: asyncio.TimerHandle | None = None

@@ -34,6 +34,10 @@ class Secrecy:
         """Text for logs and errors."""
         return mask(text, self._covered)
 
+    def mask_within(self, body: bytes) -> Any:
+        """The decoded JSON value, each text in it masked."""
+        return _each_string(msgspec.json.decode(body), self.mask)
+
     def cover(self, body: bytes) -> bytes:
         """A JSON result as it may be stored."""
         if not any(value in body.decode() or _escaped(value) in body for value in self._known.values()):

@@ -23,9 +23,11 @@ from penstock.services import hints
 from penstock.services.context import Context
 from penstock.services.limits import Limits, LimitSpec
 from penstock.services.messaging import Messaging
+from penstock.services.worker.asking import Desk
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
 from penstock.services.worker.crew import Crew
+from penstock.services.worker.end_hooks import Ended, EndHooks
 from penstock.services.worker.execution import Execution, Passing, Shop
 from penstock.services.worker.frames import Log, Problem
 from penstock.services.worker.leases import Leases
@@ -66,6 +68,7 @@ class WorkerService:
         self._returning: set[asyncio.Task[bool]] = set()
         self._presence = Presence(context)
         self._crew = Crew(self._start_child, settings.concurrency, changed=self._on_room, loaded=self._presence.take)
+        self._end_hooks = EndHooks(context.database, self._crew.take, self._crew.put_back)
         self._leases = Leases(settings.run_lease, self._renew)
         self._shop = Shop(
             context.database,
@@ -75,6 +78,8 @@ class WorkerService:
             changed=self._changed,
             due_in=self._look_in,
             put_back=self._crew.put_back,
+            died=self._end_hooks.tell,
+            desk=Desk(context.bus, context.hints, settings.event_partitions),
         )
 
     @property
@@ -110,6 +115,7 @@ class WorkerService:
             await self._stop_claiming(claiming)
             await messaging.stop()
             await self._drain()
+            await self._end_hooks.stop()
             await _cancel(keeping)
             await self._crew.stop()
             await self._presence.leave()
@@ -185,6 +191,9 @@ class WorkerService:
             del self._recent[next(iter(self._recent))]
         if given.crashed:
             self._changed(any(row["report"] for row in given.crashed))
+        for row in given.crashed:
+            names = ("epoch", "flow", "namespace", "parameters", "nonce", "attempt", "state", "error")
+            self._end_hooks.tell(Ended(row["id"], **{name: row[name] for name in names}))
         return given.more
 
     def _claimer(self) -> Claimer:
