@@ -51,7 +51,10 @@ _BEFORE: Mapping[State, tuple[str, ...]] = {
 _TOLD = (
     *("id", "namespace", "flow", "pool", "state", "attempt", "retries", "epoch", "seq", "worker", "due_at", "limits"),
     *("firing_id", "lane", "step", "report", "correlationid", "causationid", "traceparent", "hops"),
+    *("asked", "asked_by"),
 )
+# What becomes of a run whose code was asked to stop, when it has stopped for another reason: as it was asked.
+_ASKED_FOR: Mapping[str, State] = {"cancel": State.CANCELLED, "suspend": State.PAUSED}
 
 
 class RunNotFoundError(PenstockError, LookupError):
@@ -154,6 +157,7 @@ async def change_state(
     goes_on: bool = False,
     due_in: timedelta | None = None,
     began: Instant | None = None,
+    told_as: str | None = None,
     **columns: Any,
 ) -> Row:
     """Put a run into another state: its row, one `run_event`, one event.  Returns the run's row as events tell it.
@@ -161,8 +165,10 @@ async def change_state(
     epoch: the claim's; None for an operator, whose change ends whatever claim there is (the epoch is raised).
     goes_on: this final state is not the end, the caller has it retried in the same transaction.
     due_in: from now on the database's clock.  began: when its code did, where that was before this is written.
-    columns: written with it, e.g. `result`.
+    told_as: the last word of the event's type, where it is not the state's.  columns: written with it, e.g. `result`.
     A run that is not running has no worker and no lease. An end is a fact for the firing that waits for it.
+    What a person has asked of the running code holds, for whatever reason that stops: instead of going on later, the
+    run becomes what was asked for, as a second change of state; the row that is returned tells of it.
     Raises StaleEpochError, TransitionError, RunNotFoundError.
     """
     statement = _changing(
@@ -170,6 +176,7 @@ async def change_state(
         forced=epoch is None,
         due=due_in is not None,
         began=began is not None,
+        over=new.is_final and not goes_on,
         columns=tuple(sorted(columns)),
     )
     given: dict[str, Any] = {f"new_{name}": value for name, value in columns.items()} | {"run_": run_id}
@@ -180,17 +187,37 @@ async def change_state(
     if not rows:
         raise await _refused(connection, run_id, epoch, new)
     rows = rows if began is None else [{**row, "now": began} for row in rows]
-    tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on)
+    tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on, told_as=told_as)
     if new.is_final and not goes_on and rows[0]["report"]:
         await _tell_end(connection, rows[0], columns.get("result"))
+    if rows[0]["asked"] is not None and new is not State.RUNNING and not goes_on:
+        return await _obey(connection, rows[0])
     return rows[0]
 
 
+async def _obey(connection: AsyncConnection, row: Row) -> Row:
+    """Do what was asked of a run that has stopped running."""
+    wanted = _ASKED_FOR[row["asked"]]
+    if wanted == row["state"]:
+        forgotten = {"asked": None, "asked_by": None}
+        await connection.execute(sa.update(run).where(run.c.id == row["id"]).values(**forgotten))
+        return {**row, **forgotten}
+    told = f"{row['asked']} was asked for while it ran"
+    return await change_state(
+        connection, row["id"], row["epoch"], wanted, detail=told, actor=row["asked_by"], asked=None, asked_by=None
+    )
+
+
 @cache
-def _changing(new: State, *, forced: bool, due: bool, began: bool, columns: tuple[str, ...]) -> Prepared:
-    """The change to one state.  forced: whoever holds the run loses it.  columns: set from parameters `new_NAME`."""
+def _changing(new: State, *, forced: bool, due: bool, began: bool, over: bool, columns: tuple[str, ...]) -> Prepared:
+    """The change to one state.  forced: whoever holds the run loses it.  columns: set from parameters `new_NAME`.
+
+    over: this is the end; what was asked of its code came too late.
+    """
     where = [run.c.id == sa.bindparam("run_"), sa.or_(*(run.c.state == old for old in _BEFORE[new]))]
     values = {"state": new.value, "seq": run.c.seq + 1} | stamps(new)
+    if over:
+        values |= {"asked": None, "asked_by": None}
     values |= {name: sa.bindparam(f"new_{name}", type_=run.c[name].type) for name in columns}
     if began:
         values["started"] = sa.func.coalesce(run.c.started, sa.bindparam("began", type_=sa.BigInteger()))
@@ -299,7 +326,13 @@ def stamps(new: State) -> dict[str, Any]:
 
 
 def tell_changes(
-    connection: AsyncConnection, rows: Sequence[Row], details: Sequence[str], actor: str, *, goes_on: bool = False
+    connection: AsyncConnection,
+    rows: Sequence[Row],
+    details: Sequence[str],
+    actor: str,
+    *,
+    goes_on: bool = False,
+    told_as: str | None = None,
 ) -> None:
     """One `run_event` and one event for each run that an UPDATE has changed just now.
 
@@ -312,7 +345,7 @@ def tell_changes(
         more: dict[str, Any] = {"detail": detail} if detail else {}
         if State(row["state"]).is_final:
             more["final"] = not goes_on
-        told.append((service_lane(row["id"]), _told(row, row["now"], **more)))
+        told.append((service_lane(row["id"]), _told(row, row["now"], told_as, **more)))
     at_the_end(connection, _note, noted)
     publish_each(connection, told)
 
@@ -325,10 +358,10 @@ async def _tell_end(connection: AsyncConnection, row: Row, result: str | None) -
     await tell_firing(connection, namespace=row["namespace"], firing_id=row["firing_id"], lane=row["lane"], fact=body)
 
 
-def _told(row: Mapping[str, Any], at: Instant, **more: Any) -> Outgoing:
+def _told(row: Mapping[str, Any], at: Instant, told_as: str | None = None, **more: Any) -> Outgoing:
     """The event of a change."""
     state = row["state"]
-    name = "started" if state == State.RUNNING else state  # design.md §4 names the event of `running` so
+    name = told_as or ("started" if state == State.RUNNING else state)  # an event is named for what happened
     data = {"run": row["id"], **{key: row[key] for key in ("flow", "pool", "state", "attempt", "retries")}}
     if row["firing_id"]:
         data["firing"] = row["firing_id"]

@@ -25,6 +25,7 @@ from penstock.services.backoff import Backoff
 from penstock.services.database import Database, StaleEpochError, clock, unavailable
 from penstock.services.database.records import publish_later, service_lane, system_event
 from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
+from penstock.services.run_rules import CANCEL, SUSPEND
 from penstock.services.runs import LogLine, TransitionError, change_state, clean, record_calls, write_logs
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, give_back
@@ -84,6 +85,8 @@ class Execution:
         self._passing = passing
         self._lost = asyncio.Event()
         self._handing_back = False
+        self._asked, self._asked_by = "", ""  # what a person wants of the run, see `heed`
+        self._suspended = False  # its process was ended for that
         self._until = math.inf
         self._logs = LogBatch(self._write_logs)
         self._secrecy: Secrecy | None = None
@@ -124,6 +127,14 @@ class Execution:
         """Stop here; another worker goes on from the journal."""
         self._handing_back = True
         self._kill()
+
+    def heed(self, asked: str, by: str) -> None:
+        """A person wants the run cancelled (`cancel`), or paused when its next call is recorded (`suspend`)."""
+        if asked == self._asked:
+            return
+        self._asked, self._asked_by = asked, by
+        if asked == CANCEL and self._has_child:
+            self._child.cancel(self.claimed.id)  # its code is told; it is killed only when it does not end
 
     async def _run(self) -> None:
         if self._passing and not await self._pass():
@@ -231,6 +242,9 @@ class Execution:
             None if task.error is None else self._secrecy.mask(task.error),
         )
         await self._write(lambda connection: record_calls(connection, self.claimed.id, self.claimed.epoch, [call]))
+        if self._asked == SUSPEND and self._has_child:
+            self._suspended = True
+            await self._child.kill()  # before the code hears that it may go on
 
     async def _write_logs(self, lines: Sequence[LogLine]) -> None:
         await self._write(lambda connection: write_logs(connection, self.claimed.id, self.claimed.epoch, lines))
@@ -241,6 +255,9 @@ class Execution:
         if self._handing_back and finished.state == State.CRASHED:
             await self._write(lambda connection: hand_back(connection, self.claimed, self._shop.actor))
             return
+        if self._suspended and finished.state == State.CRASHED:
+            await self._write(lambda connection: suspend(connection, self.claimed, self._asked_by))
+            return
         if finished.traceback:
             lines = [LogLine(finished.at, "ERROR", secrecy.mask(line)) for line in finished.traceback.splitlines()]
             await self._write_logs(lines)
@@ -249,7 +266,9 @@ class Execution:
         await self._end(outcome, secrecy.cover(finished.result), error)
 
     async def _end(self, outcome: Outcome, result: bytes, error: str | None) -> None:
-        await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, self._shop.actor))
+        cancelled = self._asked == CANCEL and outcome.state is State.CANCELLED
+        actor = self._asked_by if cancelled else self._shop.actor
+        await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, actor))
         if outcome.wait is not None:
             self._shop.due_in(outcome.wait)
 
@@ -288,6 +307,12 @@ async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at
 async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
     """The run waits for another worker."""
     await give_back(connection, claimed, State.PENDING, detail="handed back: its worker stops", actor=actor)
+
+
+async def suspend(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
+    """The run was stopped after a call, as a person had asked; it goes on from there when it is resumed."""
+    detail = "suspended after a call that is recorded"
+    await give_back(connection, claimed, State.PAUSED, detail=detail, actor=actor, asked=None, asked_by=None)
 
 
 async def settle(
