@@ -19,7 +19,9 @@ Shown: TypeAlias = dict[str, Any]
 
 TIMES = frozenset({"at", "created", "updated", "started", "ended", "decided", "expires_at", "due_at", "wake_at"})
 DECODED = frozenset({"key", "events", "parameters", "limits", "result", "options", "response"})
-HIDDEN = frozenset({"nonce", "epoch", "lane", "format", "report", "seq", "lease_until"})  # of the inside alone
+HIDDEN = frozenset(
+    {"nonce", "epoch", "earlier", "lane", "format", "report", "seq", "lease_until"}
+)  # of the inside alone
 
 
 def shown(row: Row) -> Shown:
