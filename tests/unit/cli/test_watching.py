@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from penstock.services.cli.client import ApiRefusedError, Client, CommandError
+from penstock.services.cli.following import PATIENCE, follow
 from penstock.services.cli.watching import View, print_lines, show_live
 
 AT = "2026-11-21T12:00:00Z"
@@ -50,3 +55,46 @@ def test_without_a_terminal_each_thing_is_a_line(capsys: pytest.CaptureFixture[s
         'ship r1: completed: {"km": 7}',
     ]
     assert view.exit_code == 0
+
+
+class Flaky(Client):
+    """Its streams: the objects of each, and what it breaks off with."""
+
+    def __init__(self, *streams: tuple[list[dict[str, Any]], Exception | None]) -> None:
+        self.streams, self.asked = list(streams), []
+
+    streams: list[tuple[list[dict[str, Any]], Exception | None]]
+    asked: list[dict[str, Any]]
+
+    @contextmanager
+    def lines(self, path: str, **parameters: Any) -> Iterator[Iterator[str]]:
+        self.asked.append(parameters)
+        news, error = self.streams.pop(0)
+
+        def read() -> Iterator[str]:
+            for each in news:
+                yield json.dumps(each)
+                yield ""
+            if error is not None:
+                raise error
+
+        yield read()
+
+
+def test_a_stream_that_breaks_off_is_taken_up_again_and_nothing_is_told_twice() -> None:
+    running = {"kind": "state", "at": AT, "state": "running"}
+    logged = {"kind": "log", "id": 7, "at": AT, "level": "INFO", "line": "first"}
+    done = [task("step") | {"call": "c1"}, {"kind": "end", "state": "completed"}]
+    away, restarted = CommandError("no answer"), ApiRefusedError(503, {})
+    client = Flaky(([running, logged], away), ([], restarted), ([running], None), ([running, *done], None))
+    pauses: list[float] = []
+    assert list(follow(client, "r1", pause=pauses.append)) == [running, logged, *done]
+    assert ([asked["after"] for asked in client.asked], len(pauses)) == ([0, 7, 7, 7], 3)
+
+
+def test_an_api_that_refuses_or_stays_away_ends_it() -> None:
+    with pytest.raises(ApiRefusedError):
+        list(follow(Flaky(([], ApiRefusedError(404, {"detail": "there is no run"}))), "r1"))
+    gone = Flaky(*[([], CommandError("no answer"))] * (PATIENCE + 1))
+    with pytest.raises(CommandError, match="no answer"):
+        list(follow(gone, "r1", pause=lambda seconds: None))

@@ -111,14 +111,12 @@ def logs(
 
 def _follow(client: Any, id_: str, after: int, as_json: bool) -> None:
     """Until the run has ended, or Ctrl-C."""
-    import json
+    from penstock.services.cli.following import follow
 
     try:
-        with client.lines(f"runs/{id_}/stream", after=after, only="log") as lines:
-            for text in lines:
-                line = json.loads(text) if text else {}
-                if line.get("kind") == "log":
-                    _print_line({name: value for name, value in line.items() if name != "kind"}, as_json)
+        for line in follow(client, id_, after=after, only="log"):
+            if line.pop("kind") == "log":
+                _print_line(line, as_json)
     except KeyboardInterrupt:
         return
 

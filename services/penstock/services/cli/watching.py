@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.services.cli.client import Client
+from penstock.services.cli.following import follow
 from penstock.services.cli.output import log_line, plain, style_of
 
 _TASKS = 12  # finished ones that are shown; the others are counted
@@ -68,21 +69,17 @@ class View:
 def watch_run(client: Client, made: Mapping[str, Any], *, as_json: bool = False) -> int:
     """Show a run until it has ended.  Returns the exit code: 0 completed, 1 ended otherwise, 130 after Ctrl-C."""
     view = View(made["id"], made["flow"])
+    news = follow(client, view.id)
     try:
-        with client.lines(f"runs/{view.id}/stream") as lines:
-            news = _parsed(lines)
-            if as_json:
-                _print_json(view, news)
-            elif sys.stdout.isatty():
-                show_live(view, news, Console())
-            else:
-                print_lines(view, news)
+        if as_json:
+            _print_json(view, news)
+        elif sys.stdout.isatty():
+            show_live(view, news, Console())
+        else:
+            print_lines(view, news)
     except KeyboardInterrupt:
         print(f"run {view.id} goes on: `penstock runs logs --follow {view.id}`", file=sys.stderr)
         return INTERRUPTED
-    if view.end is None:  # the API has stopped
-        print(f"penstock: the stream ended before the run: `penstock runs show {view.id}`", file=sys.stderr)
-        return 1
     return view.exit_code
 
 
@@ -120,9 +117,9 @@ def show_live(view: View, news: Iterable[Mapping[str, Any]], console: Console) -
         for each in news:
             view.take(each)
             if each["kind"] == "log":
-                live.console.print(Text(log_line(each)))
+                live.console.print(Text(log_line(each)), soft_wrap=True)
         live.refresh()
-    console.print(Text(view.line(), style=style_of(view.state)))
+    console.print(Text(view.line(), style=style_of(view.state)), soft_wrap=True)
 
 
 class Rendered:
@@ -160,15 +157,8 @@ def _task_line(task: Mapping[str, Any]) -> Text:
 
 def _bar(key: str, percent: float) -> Table:
     row = Table.grid(padding=(0, 1))
-    row.add_row(Text(f"  {plain(key)}"), ProgressBar(total=100, completed=percent, width=40), Text(f"{percent:g} %"))
+    row.add_row(Text(f"  {plain(key)}"), ProgressBar(total=100, completed=percent, width=40), Text(f"{percent:.0f} %"))
     return row
-
-
-def _parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The objects of the stream; its empty lines only say that it lives."""
-    for line in lines:
-        if line:
-            yield json.loads(line)
 
 
 def _print_json(view: View, news: Iterable[Mapping[str, Any]]) -> None:
