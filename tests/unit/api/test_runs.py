@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -135,7 +136,9 @@ async def test_a_run_shows_its_artifacts_its_trace_and_what_it_waits_for(api: Ha
     await call(api, "c5", "artifact", "a task of that name", 6)
     for line in ("Traceback (most recent call last):", "ValueError: no"):
         await insert(api, tables.run_log, run_id="r1", at=9, level="ERROR", line=line)
-    await move(api, "r1", State.RUNNING, State.RETRYING, detail="ValueError: no", error="ValueError: no")
+    await move(api, "r1", State.RUNNING, detail="", error=None)
+    later = timedelta(hours=1)
+    await move(api, "r1", State.RETRYING, detail="ValueError: no", error="ValueError: no", due_in=later)
     found = (await send(api, "GET", "/r1")).json()
     assert [(each["kind"], each["key"], each["data"]) for each in found["artifacts"]] == [
         ("markdown", "", "# All well"),

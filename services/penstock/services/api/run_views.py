@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,20 +72,19 @@ async def trace_of(database: Database, run: Row) -> list[str]:
 
 async def waits_for(database: Database, run: Row, changes: list[Shown]) -> str | None:
     """In words, for people; None for a run that has ended, or runs."""
-    state = State(run["state"])
+    state, due = State(run["state"]), run["due_at"] <= time.time_ns() // 1_000
+    detail = str(changes[-1]["detail"]) if changes else ""
     if state is State.RUNNING and run["asked"]:
         return f"its code, to {run['asked']} as {run['asked_by']} has asked"
-    if state is State.PENDING and run["worker"] is None:
+    if state is State.PAUSED:
+        return f"{detail or 'somebody'}: `penstock runs resume {run['id']}` lets it go on"
+    if state in (State.WAITING, State.RETRYING) and not due:
+        return f"{detail or 'its next try'}, until {format_instant(run['due_at'])} at the latest"
+    if state in (State.PENDING, State.WAITING, State.RETRYING) and run["worker"] is None:
         worker = tables.worker
         online = sa.select(worker.c.id).where(worker.c.namespace == run["namespace"], worker.c.pool == run["pool"])
         none = "" if await fetch(database, online.limit(1)) else ", and none is online"
         return f"a worker of pool {run['pool']!r}{none}"
-    if state is State.PAUSED:
-        detail = str(changes[-1]["detail"]) if changes else ""
-        return f"{detail or 'somebody'}: `penstock runs resume {run['id']}` lets it go on"
-    if state in (State.WAITING, State.RETRYING):
-        detail = str(changes[-1]["detail"]) if changes else ""
-        return f"{detail or 'its next try'}, until {format_instant(run['due_at'])} at the latest"
     return None
 
 

@@ -223,6 +223,9 @@ class Execution:
         if self._handing_back or not self._child.alive:
             error = "its process ended before the run began"
             return Finished(run_id=claimed.id, epoch=claimed.epoch, state="crashed", at=0, error=error)
+        if self._asked == CANCEL:
+            told = "it was cancelled before its code began"
+            return Finished(run_id=claimed.id, epoch=claimed.epoch, state="cancelled", at=0, error=told)
         return await self._child.execute(order, on_task=self._journal, on_log=self._take_line)
 
     def _take_line(self, line: Log) -> None:
