@@ -23,6 +23,7 @@ from penstock.services.wiring import open_context
 from penstock.services.worker.service import Pace, WorkerService
 
 FLOWS = """
+import asyncio
 import os
 import signal
 import time
@@ -102,6 +103,35 @@ def mourn(moment):
 @flow(on_crash=mourn)
 def dies_for_good(path: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+@task
+def book(path: str) -> str:
+    with open(path, "a") as file:
+        file.write("booked\\n")
+    return path
+
+
+@book.on_rollback
+def unbook(moment) -> None:
+    with open(moment.result, "a") as file:
+        file.write("undone\\n")
+
+
+@flow
+async def trip(path: str, gate: str) -> str:
+    book(path)
+    get_logger().info("waiting")
+    while not os.path.exists(gate):
+        await asyncio.sleep(0.01)
+    return "gone"
+
+
+@flow
+def steps(path: str, gate: str) -> int:
+    number = 0
+    while not os.path.exists(gate):
+        note(path, str(number := number + 1))
+        time.sleep(0.01)
+    return number
 
 
 @flow(limits=["erp"])

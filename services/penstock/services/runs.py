@@ -52,7 +52,10 @@ _BEFORE: Mapping[State, tuple[str, ...]] = {
 _TOLD = (
     *("id", "namespace", "flow", "pool", "state", "attempt", "retries", "epoch", "seq", "worker", "due_at", "limits"),
     *("firing_id", "lane", "step", "report", "correlationid", "causationid", "traceparent", "hops"),
+    *("asked", "asked_by"),
 )
+# What becomes of a run whose code was asked to stop, when it has stopped for another reason: as it was asked.
+_ASKED_FOR: Mapping[str, State] = {"cancel": State.CANCELLED, "suspend": State.PAUSED}
 
 
 class RunNotFoundError(PenstockError, LookupError):
@@ -163,9 +166,11 @@ async def change_state(
     epoch: the claim's; None for an operator, whose change ends whatever claim there is (the epoch is raised).
     goes_on: this final state is not the end, the caller has it retried in the same transaction.
     due_in: from now on the database's clock.  began: when its code did, where that was before this is written.
-    columns: written with it, e.g. `result`; a `source` that the row has stays.  told_as: the event's name, where it is
-    not the state's.
+    columns: written with it, e.g. `result`; a `source` that the row has stays.  told_as: the last word of the event's
+    type, where it is not the state's.
     A run that is not running has no worker and no lease. An end is a fact for the firing that waits for it.
+    What a person has asked of the running code holds, for whatever reason that stops: instead of going on later, the
+    run becomes what was asked for, as a second change of state; the row that is returned tells of it.
     Raises StaleEpochError, TransitionError, RunNotFoundError.
     """
     statement = _changing(
@@ -173,6 +178,7 @@ async def change_state(
         forced=epoch is None,
         due=due_in is not None,
         began=began is not None,
+        over=new.is_final and not goes_on,
         columns=tuple(sorted(columns)),
     )
     given: dict[str, Any] = {f"new_{name}": value for name, value in columns.items()} | {"run_": run_id}
@@ -186,14 +192,34 @@ async def change_state(
     tell_changes(connection, rows, [clean(detail)], actor, goes_on=goes_on, told_as=told_as)
     if new.is_final and not goes_on and rows[0]["report"]:
         await _tell_end(connection, rows[0], columns.get("result"))
+    if rows[0]["asked"] is not None and new is not State.RUNNING and not goes_on:
+        return await _obey(connection, rows[0])
     return rows[0]
 
 
+async def _obey(connection: AsyncConnection, row: Row) -> Row:
+    """Do what was asked of a run that has stopped running."""
+    wanted = _ASKED_FOR[row["asked"]]
+    if wanted == row["state"]:
+        forgotten = {"asked": None, "asked_by": None}
+        await connection.execute(sa.update(run).where(run.c.id == row["id"]).values(**forgotten))
+        return {**row, **forgotten}
+    told = f"{row['asked']} was asked for while it ran"
+    return await change_state(
+        connection, row["id"], row["epoch"], wanted, detail=told, actor=row["asked_by"], asked=None, asked_by=None
+    )
+
+
 @cache
-def _changing(new: State, *, forced: bool, due: bool, began: bool, columns: tuple[str, ...]) -> Prepared:
-    """The change to one state.  forced: whoever holds the run loses it.  columns: set from parameters `new_NAME`."""
+def _changing(new: State, *, forced: bool, due: bool, began: bool, over: bool, columns: tuple[str, ...]) -> Prepared:
+    """The change to one state.  forced: whoever holds the run loses it.  columns: set from parameters `new_NAME`.
+
+    over: this is the end; what was asked of its code came too late.
+    """
     where = [run.c.id == sa.bindparam("run_"), sa.or_(*(run.c.state == old for old in _BEFORE[new]))]
     values = {"state": new.value, "seq": run.c.seq + 1} | stamps(new)
+    if over:
+        values |= {"asked": None, "asked_by": None}
     values |= {name: sa.bindparam(f"new_{name}", type_=run.c[name].type) for name in columns}
     if "source" in columns:
         values["source"] = sa.func.coalesce(run.c.source, values["source"])

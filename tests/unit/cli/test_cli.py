@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,73 +13,15 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from tests.support.approvals_rows import ask
-from tests.support.fake_bus import FakeBus
-from tests.support.served import Served, served
+from tests.support.command_line import Running
 
 from penstock.events.bus import EVENTS, Outgoing
-from penstock.services.cli import main
 from penstock.services.cli.client import CommandError, find_instance
 from penstock.services.cli.output import plain
 from penstock.services.database import tables
 from penstock.services.dead_letters import Origin, dead_letter
 
 RULE = "automations:\n  - name: one\n    when: {event: order.placed}\n    then: [{emit: {type: order.seen}}]\n"
-
-
-class Running:
-    """An API in a thread of its own, since commands block."""
-
-    def __init__(self, database_url: str) -> None:
-        self._url, self.bus = database_url, FakeBus()
-        self._ready, self._loop = threading.Event(), asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        assert self._ready.wait(20)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-
-    def do(self, work: Any) -> Any:
-        """Run a coroutine where the API runs."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
-
-    async def _serve(self) -> None:
-        self._stop = asyncio.Event()
-        async with served(self._url, self.bus) as self.api:
-            self._ready.set()
-            await self._stop.wait()
-
-    api: Served
-
-
-@pytest.fixture
-def running(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    with Running(sqlite_url) as found:
-        monkeypatch.setenv("PENSTOCK_API_URL", found.api.url)
-        monkeypatch.setenv("PENSTOCK_API_KEY", found.api.key)
-        yield found
-
-
-@pytest.fixture
-def penstock(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command.  Returns (exit code, what it printed, what it complained about)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["penstock", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 def test_an_event_is_emitted_and_its_id_printed(running: Running, penstock: Any) -> None:

@@ -20,6 +20,7 @@ from penstock.services.api import (
     pages,
     problems,
     rules,
+    run_operations,
     runs,
     stream,
     timeline,
@@ -36,7 +37,9 @@ def make_app(context: Context, publisher: GroupPublisher, watcher: RulesWatcher 
     app = FastAPI(title="Penstock", version="1", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.api = Api(context, publisher, watcher or RulesWatcher(context))
     problems.install(app)
-    for room in (health, hooks, approvals, runs, decisions, timeline, rules, stream, dead_letters, access, pages):
+    for room in (health, hooks, approvals, runs, run_operations, decisions, timeline, rules, stream, dead_letters):
+        app.include_router(room.router)
+    for room in (access, pages):
         app.include_router(room.router)
     return Guard(_with_intake(app), database=context.database, settings=context.settings)
 

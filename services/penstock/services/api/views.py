@@ -21,7 +21,9 @@ TIMES = frozenset(
     {"at", "created", "updated", "started", "ended", "decided", "expires_at", "due_at", "wake_at", "answered"}
 )
 DECODED = frozenset({"key", "events", "parameters", "limits", "result", "options", "response", "takes"})
-HIDDEN = frozenset({"nonce", "epoch", "lane", "format", "report", "seq", "lease_until"})  # of the inside alone
+HIDDEN = frozenset(
+    {"nonce", "epoch", "earlier", "lane", "format", "report", "seq", "lease_until"}
+)  # of the inside alone
 
 
 def shown(row: Row) -> Shown:

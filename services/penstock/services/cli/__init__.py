@@ -21,7 +21,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "events": ("penstock.services.cli.events", "Follow events as they come, and what came of one: tail, trace."),
     "rules": ("penstock.services.cli.rules", "Rule files: check, test, simulate, explain, apply, export-schema."),
     "approvals": ("penstock.services.cli.approvals", "See and decide approvals: list, approve, reject."),
-    "runs": ("penstock.services.cli.runs", "See runs of flows: list, show, logs."),
+    "run": ("penstock.services.cli.run", "Run a flow on a worker, and watch it."),
+    "runs": ("penstock.services.cli.runs", "See and steer runs: list, show, logs, cancel, retry, suspend, resume."),
     "dlq": ("penstock.services.cli.dlq", "See what could not be handled, and try it again: list, show, redrive."),
     "sign-in": ("penstock.services.cli.sign_in", "Print a one-time link that signs a browser in."),
 }

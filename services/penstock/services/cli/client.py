@@ -87,9 +87,9 @@ class Client:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._send("GET", self._path(path), params=given)
 
-    def post(self, path: str, body: object) -> Any:
+    def post(self, path: str, body: object, **parameters: Any) -> Any:
         """POST JSON below the namespace.  Raises CommandError."""
-        return self._send("POST", self._path(path), json=body)
+        return self._send("POST", self._path(path), json=body, params=parameters)
 
     def post_event(self, body: bytes) -> None:
         """Send one structured CloudEvent; returns once the bus has it.  Raises CommandError."""

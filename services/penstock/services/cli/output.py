@@ -79,6 +79,16 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
 
 
+def style_of(state: str) -> str:
+    """The colour of a state."""
+    return _STYLES.get(state, "")
+
+
+def log_line(line: Mapping[str, Any]) -> str:
+    """A line of a run's log."""
+    return f"{line['at']}  {line['level']:7}  {plain(line['line'])}"
+
+
 def plain(text: str) -> str:
     """One line for the terminal, control characters made visible."""
     return _printable(text).replace("\n", "⏎")

@@ -30,7 +30,7 @@ from penstock.services.runs import FORMAT, Recorded, TransitionError, change_sta
 
 _BATCH = 100  # claims of one transaction
 _OF_CLAIM = (
-    *("id", "namespace", "flow", "parameters", "nonce", "retries", "epoch"),
+    *("id", "namespace", "flow", "parameters", "nonce", "retries", "earlier", "epoch"),
     *("firing_id", "lane", "step", "correlationid", "causationid", "traceparent", "hops"),
 )
 _NOTHING = Recorded({}, {})
@@ -42,7 +42,8 @@ class ClaimedRun:
     """A run that is ours while its lease lasts.
 
     epoch: carried by every write.  state: pending, waiting or retrying.  tries: 1 for the first time that its code
-    runs.  limits: named by the run itself; those of its flow come on top.  recorded: results of finished task calls.
+    runs.  earlier: those before a person had it tried again.  limits: named by the run itself; those of its flow come
+    on top.  recorded: results of finished task calls.
     at: when it was claimed, on the database's clock.  calls: what is known of finished calls besides their results.
     source: digest of the flow's code that it was recorded with, "" where unknown.
     """
@@ -69,16 +70,19 @@ class ClaimedRun:
     at: Instant = 0
     calls: Mapping[str, RecordedCall] = field(default_factory=dict)
     source: str = ""
+    earlier: int = 0
 
     @property
     def tries(self) -> int:
         """How often its code has been begun, this time included."""
-        return self.attempt + self.retries
+        return self.earlier + self.attempt + self.retries
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What one look for due runs gave.  crashed: rows of runs that were given up; their ends are to be told."""
+    """What one look for due runs gave.  crashed: rows of runs that were given up, or stopped as a person had asked of
+    a worker that has died; their ends are to be told.
+    """
 
     claimed: list[ClaimedRun]
     crashed: list[Row]
@@ -142,7 +146,10 @@ async def _put_right(connection: AsyncConnection, claimer: Claimer, rows: Sequen
     for row in rows:
         with suppress(StaleEpochError, TransitionError):  # an operator has moved it since
             if row["worker"] is not None and row["state"] != State.PENDING:
-                await _take_over(connection, row, claimer)
+                taken = await _take_over(connection, row, claimer)
+                if taken["state"] != State.PENDING:
+                    crashed.append(taken)
+                    continue
             if row["attempt"] < claimer.attempts:
                 kept.append(row)
             else:
@@ -150,11 +157,11 @@ async def _put_right(connection: AsyncConnection, claimer: Claimer, rows: Sequen
     return kept, crashed
 
 
-async def _take_over(connection: AsyncConnection, row: Row, claimer: Claimer) -> None:
-    """Pending again, and held by the claimer all the same."""
+async def _take_over(connection: AsyncConnection, row: Row, claimer: Claimer) -> Row:
+    """Pending again, and held by the claimer all the same; or what a person had asked for.  Returns its row."""
     detail, actor = f"the lease of worker {row['worker']} ended", claimer.actor
     held = {"worker": claimer.worker, "lease_until": row["now"] + microseconds(claimer.lease)}
-    await change_state(connection, row["id"], row["epoch"], State.PENDING, detail=detail, actor=actor, **held)
+    return await change_state(connection, row["id"], row["epoch"], State.PENDING, detail=detail, actor=actor, **held)
 
 
 async def renew(connection: AsyncConnection, worker: str, lease: timedelta, held: Mapping[str, int]) -> set[str]:

@@ -26,6 +26,7 @@ from penstock.services.database import Database, StaleEpochError, clock, unavail
 from penstock.services.database.records import publish_later, service_lane, system_event
 from penstock.services.database.tables import run
 from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
+from penstock.services.run_rules import CANCEL, SUSPEND
 from penstock.services.runs import LogLine, TransitionError, change_state, clean, hold, record_calls, write_logs
 from penstock.services.waits import spread
 from penstock.services.worker.asking import Desk, suspend
@@ -92,6 +93,8 @@ class Execution:
         self._passing = passing
         self._lost = asyncio.Event()
         self._handing_back = False
+        self._asked, self._asked_by = "", ""  # what a person wants of the run, see `heed`
+        self._suspended = False  # its process was ended for that
         self._until = math.inf
         self._logs = LogBatch(self._write_logs)
         self._secrecy: Secrecy | None = None
@@ -134,6 +137,14 @@ class Execution:
         """Stop here; another worker goes on from the journal."""
         self._handing_back = True
         self._kill()
+
+    def heed(self, asked: str, by: str) -> None:
+        """A person wants the run cancelled (`cancel`), or paused when its next call is recorded (`suspend`)."""
+        if asked == self._asked:
+            return
+        self._asked, self._asked_by = asked, by
+        if asked == CANCEL and self._has_child:
+            self._child.cancel(self.claimed.id)  # its code is told; it is killed only when it does not end
 
     async def _run(self) -> None:
         if self._passing and not await self._pass():
@@ -229,6 +240,9 @@ class Execution:
         if self._handing_back or not self._child.alive:
             error = "its process ended before the run began"
             return Finished(run_id=claimed.id, epoch=claimed.epoch, state="crashed", at=0, error=error)
+        if self._asked == CANCEL:
+            told = "it was cancelled before its code began"
+            return Finished(run_id=claimed.id, epoch=claimed.epoch, state="cancelled", at=0, error=told)
         return await self._child.execute(
             order, on_task=self._journal, on_log=self._take_line, on_started=self._take_name, on_ask=self._ask
         )
@@ -264,6 +278,9 @@ class Execution:
             task.source,
         )
         await self._write(lambda connection: record_calls(connection, self.claimed.id, self.claimed.epoch, [call]))
+        if self._asked == SUSPEND and self._has_child:
+            self._suspended = True
+            await self._child.kill()  # before the code hears that it may go on
 
     async def _write_logs(self, lines: Sequence[LogLine]) -> None:
         await self._write(lambda connection: write_logs(connection, self.claimed.id, self.claimed.epoch, lines))
@@ -273,6 +290,9 @@ class Execution:
         self._check_ours()
         if self._handing_back and finished.state == State.CRASHED:
             await self._write(lambda connection: hand_back(connection, self.claimed, self._shop.actor))
+            return
+        if self._suspended and finished.state == State.CRASHED:
+            await self._write(lambda connection: set_aside(connection, self.claimed, self._asked_by))
             return
         if finished.state in (State.PAUSED, State.WAITING):
             await self._suspend(finished, secrecy)
@@ -301,7 +321,9 @@ class Execution:
             self._shop.due_in(wait)
 
     async def _end(self, outcome: Outcome, result: bytes, error: str | None) -> None:
-        await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, self._shop.actor))
+        cancelled = self._asked == CANCEL and outcome.state is State.CANCELLED
+        actor = self._asked_by if cancelled else self._shop.actor
+        await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, actor))
         if outcome.wait is not None:
             self._shop.due_in(outcome.wait)
 
@@ -354,6 +376,12 @@ async def name_run(connection: AsyncConnection, claimed: ClaimedRun, name: str) 
 async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
     """The run waits for another worker."""
     await give_back(connection, claimed, State.PENDING, detail="handed back: its worker stops", actor=actor)
+
+
+async def set_aside(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
+    """The run was stopped after a call, as a person had asked; it goes on from there when it is resumed."""
+    detail = "suspended after a call that is recorded"
+    await give_back(connection, claimed, State.PAUSED, detail=detail, actor=actor, asked=None, asked_by=None)
 
 
 async def settle(

@@ -23,6 +23,7 @@ from penstock.services import hints
 from penstock.services.context import Context
 from penstock.services.limits import Limits, LimitSpec
 from penstock.services.messaging import Messaging
+from penstock.services.run_operations import ASKED, wanted_of
 from penstock.services.worker.asking import Desk
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
@@ -39,6 +40,7 @@ _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
 _RECENT = 10_000  # runs
 _IN_HAND = 16  # for each child: runs whose code has ended, and that are being written
 _ASK_AGAIN = 1.0  # seconds
+_HEED = 2.0  # seconds between looks at what people want of the runs in hand, without a hint
 _LINGER = 0.01  # seconds
 _LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
 
@@ -100,7 +102,9 @@ class WorkerService:
         )
         messaging.on(runs_topic(settings.pool), f"penstock.workers.{settings.pool}", self._on_wake_up)
         known = stamps(settings.flows)
-        keeping = _start(self._leases.run(), self._publish(), self._crew.run() if settings.flows else self._idle())
+        keeping = _start(
+            self._leases.run(), self._heed(), self._publish(), self._crew.run() if settings.flows else self._idle()
+        )
         taking = _start(self._presence.run())
         claiming: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -250,6 +254,22 @@ class WorkerService:
     async def _renew(self, held: Mapping[str, int]) -> set[str]:
         name, lease = self._context.instance, self._context.settings.run_lease
         return await self._context.database.write(lambda connection: renew(connection, name, lease, held))
+
+    async def _heed(self) -> None:
+        """Hear what people want of the runs in hand; a look now and then is for the hint that was lost."""
+        while True:
+            await self._context.hints.wait(ASKED, _HEED)
+            if self._running:
+                await tried("worker.cannot_heed", self._heed_all)
+
+    async def _heed_all(self) -> None:
+        wanted = await wanted_of(self._context.database, [run_id for run_id, _ in self._running])
+        for (run_id, epoch), (execution, _) in [*self._running.items()]:
+            now = wanted.get(run_id)
+            if now is not None and now.epoch != epoch:
+                execution.lose("somebody else has claimed or moved the run")
+            elif now is not None and now.asked is not None:
+                execution.heed(now.asked, now.by)
 
     def _changed(self, facts: bool) -> None:
         """Something was committed that is to be published; and facts for firings."""
