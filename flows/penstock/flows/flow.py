@@ -78,6 +78,10 @@ class Flow(Step[P, R]):
         """Every parameter with its value: converted, defaults filled in.  Raises ParameterError naming each problem."""
         return self._parameters.validate(given)
 
+    def parameter_problems(self, given: Mapping[str, Any], *, complete: bool = True) -> list[str]:
+        """What is wrong with parameters, one sentence each.  complete: false where others are added to them later."""
+        return self._parameters.problems(given, complete=complete)
+
     def parameter_schema(self) -> dict[str, Any]:
         """The JSON Schema of the parameters, an object.  Raises FlowDefinitionError where there can be none."""
         return self._parameters.schema()

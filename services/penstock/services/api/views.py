@@ -17,9 +17,11 @@ Page: TypeAlias = Annotated[int, Query(ge=1, le=1_000, description="how many at 
 Row: TypeAlias = Mapping[str, Any]
 Shown: TypeAlias = dict[str, Any]
 
-TIMES = frozenset({"at", "created", "updated", "started", "ended", "decided", "expires_at", "due_at", "wake_at"})
-DECODED = frozenset({"key", "events", "parameters", "limits", "result", "options", "response"})
-HIDDEN = frozenset({"nonce", "epoch", "lane", "format", "report", "seq", "lease_until"})  # of the inside alone
+TIMES = frozenset(
+    {"at", "created", "updated", "started", "ended", "decided", "expires_at", "due_at", "wake_at", "next_at"}
+)
+DECODED = frozenset({"key", "events", "parameters", "limits", "result", "options", "response", "tags"})
+HIDDEN = frozenset({"nonce", "epoch", "lane", "format", "report", "seq", "lease_until", "gate"})  # of the inside alone
 
 
 def shown(row: Row) -> Shown:
