@@ -25,6 +25,7 @@ TIMERS = "timers"  # a timer of the stream's clock is about to be due
 REVISION = "revision"  # a new revision of the rules
 FLOWS = "flows"  # a worker registered its flows
 DEPLOYMENTS = "deployments"  # schedules of deployments have changed
+CANCELLED = "cancelled"  # runs that workers may hold were cancelled
 PLACES = "places"  # a run waits for a place of its deployment, or there is one
 
 _log = structlog.get_logger()

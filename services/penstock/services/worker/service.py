@@ -23,6 +23,7 @@ from penstock.services import hints
 from penstock.services.context import Context
 from penstock.services.limits import Limits, LimitSpec
 from penstock.services.messaging import Messaging
+from penstock.services.places import Places
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
 from penstock.services.worker.crew import Crew
@@ -37,6 +38,7 @@ _WITHHELD = ("PENSTOCK_SECRET_", "PENSTOCK_DATABASE_URL", "PENSTOCK_API_KEY")
 _RECENT = 10_000  # runs
 _IN_HAND = 16  # for each child: runs whose code has ended, and that are being written
 _ASK_AGAIN = 1.0  # seconds
+_FAR = 3_600.0  # seconds
 _LINGER = 0.01  # seconds
 _LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
 
@@ -67,6 +69,7 @@ class WorkerService:
         self._presence = Presence(context)
         self._crew = Crew(self._start_child, settings.concurrency, changed=self._on_room, loaded=self._presence.take)
         self._leases = Leases(settings.run_lease, self._renew)
+        self._places = Places(context)
         self._shop = Shop(
             context.database,
             Limits(context.redis, settings.namespace),
@@ -102,6 +105,7 @@ class WorkerService:
         try:
             await _until([*keeping, *taking], self._prepare(messaging))
             taking += _start(self._sweep(), follow(settings.flows, known, self._renew_children))
+            taking += _start(self._places.run(), self._look_for_cancelled())
             claiming += _start(self._claim_until_stopped())
             started()
             await _until([*keeping, *taking, *claiming], asyncio.Event().wait())
@@ -143,6 +147,12 @@ class WorkerService:
         while True:
             await self._context.hints.wait(hints.RUNS, self._pace.sweep)
             self._wake.set()
+
+    async def _look_for_cancelled(self) -> None:
+        """End what was cancelled at once, not only at the next renewal."""
+        while True:
+            if await self._context.hints.wait(hints.CANCELLED, _FAR) and self._running:
+                await self._leases.renew_now()
 
     async def _claim_until_stopped(self) -> None:
         while not self._stopping:
@@ -231,6 +241,7 @@ class WorkerService:
             self._leases.release(claimed.id, claimed.epoch)
             execution.let_go()
             self._on_room()
+            self._places.one_ended()
 
     async def _return(self, claimed: ClaimedRun) -> bool:
         async def write(connection: AsyncConnection) -> None:
