@@ -177,3 +177,13 @@ def test_a_folder_without_git_has_no_version(tmp_path: Path) -> None:
     assert version_of(tmp_path / "nowhere") is None
     git(tmp_path, "init", "--quiet")
     assert version_of(tmp_path) is None, "there is no commit yet"
+
+
+def test_rules_are_checked_against_the_deployments_of_the_project(penstock: Any, project: Path) -> None:
+    (project / "rules").mkdir()
+    steps = "[{run: nightly, with: {stops: 2}}, {run: by-hand}]"
+    rule = f"automations:\n  - {{name: a, when: {{event: e}}, then: {steps}}}\n"
+    (project / "rules/a.yaml").write_text(rule)
+    code, _, complaint = penstock("rules", "check", "--flows", "flows/trucks.py")
+    assert (code, complaint.count("\n")) == (1, 1)
+    assert "flow `by-hand` needs the parameter `truck`" in complaint

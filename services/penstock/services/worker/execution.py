@@ -77,8 +77,17 @@ class Passing:
 class Execution:
     """Carries out one run in one child. `lose` and `hand_back` may be called at any time, from the loop."""
 
-    def __init__(self, shop: Shop, claimed: ClaimedRun, flow: FlowInfo, child: Child, passing: Passing) -> None:
+    def __init__(
+        self,
+        shop: Shop,
+        claimed: ClaimedRun,
+        flow: FlowInfo,
+        child: Child,
+        passing: Passing,
+        version: str | None = None,  # the git commit of the flow's folder, as this worker has it
+    ) -> None:
         self._shop, self.claimed, self._flow, self._child = shop, claimed, flow, child
+        self._version = version
         self._has_child = True
         self._claimed = time.monotonic()
         self._passing = passing
@@ -159,7 +168,7 @@ class Execution:
 
     async def _begin(self, at: Instant) -> None:
         """Its code begins at `at`, however long it takes to write that."""
-        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor, at))
+        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor, at, self._version))
 
     async def _pass(self) -> bool:
         """Pass the limits, or be parked."""
@@ -279,10 +288,14 @@ class Execution:
             self._killing = asyncio.create_task(self._child.kill())
 
 
-async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant) -> None:
-    """The run's code began at `at`, on the database's clock."""
+async def begin(
+    connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant, version: str | None = None
+) -> None:
+    """The run's code began at `at`, on the database's clock; its `version` is the one that runs here."""
     detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
-    await change_state(connection, claimed.id, claimed.epoch, State.RUNNING, detail=detail, actor=actor, began=at)
+    known = {} if version is None else {"version": version}
+    run_id, epoch = claimed.id, claimed.epoch
+    await change_state(connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, **known)
 
 
 async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:

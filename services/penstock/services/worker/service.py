@@ -225,7 +225,8 @@ class WorkerService:
             self._returning.add(returning)
             returning.add_done_callback(self._returning.discard)
             return
-        execution = Execution(self._shop, claimed, self._presence.flows[claimed.flow], child, passing)
+        flow = self._presence.flows[claimed.flow]
+        execution = Execution(self._shop, claimed, flow, child, passing, self._presence.versions.get(flow.place))
         self._leases.hold(claimed.id, claimed.epoch, since, execution.lose, execution.keep)
         task = asyncio.create_task(self._see_through(execution, claimed))
         self._running[claimed.id, claimed.epoch] = execution, task
