@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import ValidationError
+
 from penstock.automations.deployments import DeploymentModel
 from penstock.automations.problems import did_you_mean
 from penstock.flows.flow import Flow
@@ -68,9 +70,14 @@ def to_wire(offer: Offer) -> dict[str, Any]:
     return {"definition": offer.model.model_dump(mode="json"), "flow": asdict(offer.flow)}
 
 
-def from_wire(definition: Mapping[str, Any], flow: FlowOffer) -> Offer:
-    """The reverse of `to_wire`.  Raises pydantic's ValidationError."""
-    return Offer(DeploymentModel.model_validate(dict(definition)), flow)
+def model_of(definition: Mapping[str, Any]) -> DeploymentModel:
+    """A definition that stands in no file.  Raises DeploymentError."""
+    try:
+        return DeploymentModel.model_validate(dict(definition))
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        told = [f"`{'.'.join(map(str, each['loc']))}`: {each['msg']}" for each in found]
+        raise DeploymentError([f"deployment {definition.get('name')!r}: {each}" for each in told]) from None
 
 
 def _unknown(model: DeploymentModel, library: Library) -> str:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.automations import format_duration
 from penstock.services import deployments, hints
@@ -16,7 +16,7 @@ from penstock.services.api.problems import Refusal, not_found
 from penstock.services.api.state import api_of
 from penstock.services.api.views import Shown, shown
 from penstock.services.deployments import Change, DeploymentError, DeploymentNotFoundError, FlowOffer, Offer
-from penstock.services.offers import from_wire
+from penstock.services.offers import model_of
 from penstock.services.scheduler.due import Spec
 
 router = APIRouter(
@@ -121,13 +121,7 @@ async def _set_paused(request: Request, ns: str, name: str, *, paused: bool) -> 
 
 
 def _offer(offered: Offered) -> Offer:
-    try:
-        return from_wire(offered.definition, FlowOffer(**offered.flow.model_dump()))
-    except ValidationError as error:
-        name = offered.definition.get("name")
-        found = error.errors(include_url=False)
-        places = [f"`{'.'.join(map(str, each['loc']))}`: {each['msg']}" for each in found]
-        raise DeploymentError([f"deployment {name!r}: {place}" for place in places]) from None
+    return Offer(model_of(offered.definition), FlowOffer(**offered.flow.model_dump()))
 
 
 def _shown(row: dict[str, Any]) -> Shown:

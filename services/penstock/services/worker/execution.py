@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -293,7 +293,7 @@ async def begin(
 ) -> None:
     """The run's code began at `at`, on the database's clock; its `version` is the one that runs here."""
     detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
-    known = {} if version is None else {"version": version}
+    known: dict[str, Any] = {} if version is None else {"version": version}
     run_id, epoch = claimed.id, claimed.epoch
     await change_state(connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, **known)
 

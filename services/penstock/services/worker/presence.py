@@ -44,6 +44,10 @@ class Presence:
             self.flows = flows
             self._changed.set()
 
+    def register_again(self) -> None:
+        """Other code may look the same from outside."""
+        self._changed.set()
+
     async def run(self) -> None:
         """Register, and keep it true, until cancelled."""
         while True:

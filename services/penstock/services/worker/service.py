@@ -130,6 +130,7 @@ class WorkerService:
     async def _renew_children(self, files: list[str]) -> None:
         """Flow files were saved: runs that begin from now on have the new code."""
         _log.info("worker.flows_changed", files=files, in_force=await self._crew.renew())
+        self._presence.register_again()  # the version may be another one, though the flows look the same
 
     async def _idle(self) -> None:
         """Without flows (PENSTOCK_FLOWS is empty) there is nothing to run, which is no error."""
