@@ -1,4 +1,7 @@
-"""The version of users' code: the git commit of its folder, `-dirty` where tracked files differ from it."""
+"""The version of users' code: the git commit of its folder, `-dirty` where tracked files differ from it.
+
+In an image there is no git: there PENSTOCK_CODE_VERSION says it, for all code of the process.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 _PATIENCE = 5.0  # seconds for one question to git
 DIRTY = "-dirty"
+VARIABLE = "PENSTOCK_CODE_VERSION"
 
 
 def version_of(folder: Path) -> str | None:
@@ -16,6 +20,8 @@ def version_of(folder: Path) -> str | None:
 
     Files that git does not track do not make it dirty: caches and data lie there too.
     """
+    if said := os.environ.get(VARIABLE):
+        return said
     commit = _asked(folder, "rev-parse", "--verify", "--quiet", "HEAD")
     if not commit:
         return None

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.support.deployed import deployed, launch
+from tests.support.deployed import deployed, launch, move_due
+from tests.support.git import committed
 from tests.support.runs import rows, run_row
 from tests.support.workers import connected, ended, until, working, write_flows
 
+from penstock.events.bus import EVENTS
+from penstock.events.instants import SECOND
 from penstock.services.context import Context
 from penstock.services.database import Database, tables
+from penstock.services.deployments import deploy
+from penstock.services.offers import offers_of
+from penstock.services.project import read_file
+from penstock.services.scheduler.deployed import fire_due
 from penstock.services.settings import Settings
 from penstock.services.versions import version_of
 
@@ -30,9 +36,7 @@ async def context(any_database_url: str, redis_url: str, redis_bus_url: str, tmp
         concurrency=3,
         run_lease=timedelta(seconds=30),
     )
-    who = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
-    for command in (("init", "--quiet"), ("add", "flows"), (*who, "commit", "--quiet", "--message", "first")):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    committed(tmp_path)
     async with connected(settings) as found:
         yield found
 
@@ -80,3 +84,24 @@ async def test_a_replaced_run_ends_its_process_long_before_its_lease_and_the_new
         gate.touch()
         await ended(database, "new")
     assert path.read_text().split() == ["one", "two"], "the old one did nothing more"
+
+
+async def test_the_example_project_runs_by_the_clock(
+    database: Database, any_database_url: str, redis_url: str, redis_bus_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3] / "examples/reports")
+    monkeypatch.setenv("PENSTOCK_BUS_URL", redis_bus_url)  # where its flows emit
+    project = read_file(Path("penstock.yaml"))
+    assert project.flows is not None
+    settings = Settings(
+        bus_url=redis_bus_url, database_url=any_database_url, redis_url=redis_url, flows=project.flows, concurrency=1
+    )
+    async with connected(settings) as context, working(context):
+        await context.bus.ensure_topic(EVENTS, 1)
+        offers = offers_of(project.deployments, project.flows)
+        await deploy(database, "default", offers, actor="user/ann")
+        await move_due(database, 32 * 24 * 3_600 * SECOND)
+        ticks = await fire_due(database, "default")
+        found = await ended(database, *(tick.run or "" for tick in ticks))
+    results = sorted(str(row["result"] or row["error"]) for row in found)
+    assert results == ['["nuts"]', '{"north":120,"south":80}', '{"north":3600,"south":2400}']

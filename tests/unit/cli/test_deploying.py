@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.support.git import committed, git
 from tests.unit.cli.test_cli import Running, penstock, running  # noqa: F401
 
 from penstock.services.database import tables
@@ -44,17 +44,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "flows").mkdir(parents=True)
     (folder / "flows/trucks.py").write_text(FLOW)
     (folder / "penstock.yaml").write_text(PROJECT)
-    git(folder, "init", "--quiet")
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "--message", "first")
+    committed(folder)
     monkeypatch.chdir(folder)
     return folder
-
-
-def git(folder: Path, *arguments: str) -> str:
-    who = ("-c", "user.name=Ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def rows(running: Running, table: sa.Table) -> list[dict[str, Any]]:
@@ -177,6 +169,13 @@ def test_a_folder_without_git_has_no_version(tmp_path: Path) -> None:
     assert version_of(tmp_path / "nowhere") is None
     git(tmp_path, "init", "--quiet")
     assert version_of(tmp_path) is None, "there is no commit yet"
+
+
+def test_where_the_code_lies_without_git_the_environment_says_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_CODE_VERSION", "v1.2")
+    assert version_of(tmp_path) == "v1.2"
 
 
 def test_rules_are_checked_against_the_deployments_of_the_project(penstock: Any, project: Path) -> None:

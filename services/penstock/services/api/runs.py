@@ -24,6 +24,7 @@ async def list_runs(
     ns: str,
     state: State | None = None,
     flow: str | None = None,
+    deployment: str | None = None,
     firing: Annotated[str | None, Query(description="runs that this firing launched")] = None,
     before: Annotated[str | None, Query(description="runs older than this one's id")] = None,
     limit: Page = 50,
@@ -31,7 +32,8 @@ async def list_runs(
     """Runs, newest first."""
     run, database = tables.run, api_of(request).context.database
     query = sa.select(run).where(run.c.namespace == ns)
-    for column, wanted in ((run.c.state, state), (run.c.flow, flow), (run.c.firing_id, firing)):
+    chosen = ((run.c.state, state), (run.c.flow, flow), (run.c.deployment, deployment), (run.c.firing_id, firing))
+    for column, wanted in chosen:
         if wanted is not None:
             query = query.where(column == wanted)
     if before is not None:

@@ -39,8 +39,8 @@ def show(id_: Id, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    names = ["id", "flow", "state", "pool", "worker", "attempt", "parameters", "result", "error", "firing_id"]
-    print_fields(found, [*names, "created", "started", "ended"])
+    names = ["id", "flow", "deployment", "state", "pool", "worker", "attempt", "parameters", "result", "error"]
+    print_fields(found, [*names, "firing_id", "version", "tags", "created", "started", "ended"])
     print("\nstates")
     print_table(found["changes"], ["at", "state", "actor", "detail"], empty="none yet")
     print("\ntasks")
