@@ -223,9 +223,9 @@ class Compiler:
             if name not in known and not schema.get("additionalProperties", False):
                 message = f"flow `{action.run}` has no parameter `{name}`"
                 self._add((*path, "with", name), message, did_you_mean(name, known), at_key=True)
-            elif name in known and not _fits(value, known[name]):
+            elif name in known and not fits(value, known[name]):
                 self._add(
-                    (*path, "with", name), f"parameter `{name}` of flow `{action.run}` must be {_kinds(known[name])}"
+                    (*path, "with", name), f"parameter `{name}` of flow `{action.run}` must be {kinds_of(known[name])}"
                 )
         for name in schema.get("required", ()):
             if name not in action.with_:
@@ -281,7 +281,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
+def fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a literal has a kind that the schema allows; templates are known only when they are rendered."""
     if isinstance(value, str) and ("{{" in value or "{%" in value):
         return True
@@ -298,5 +298,5 @@ def _allowed(schema: Mapping[str, Any]) -> list[str]:
     return named if all(kind in _KINDS for kind in named) else []
 
 
-def _kinds(schema: Mapping[str, Any]) -> str:
+def kinds_of(schema: Mapping[str, Any]) -> str:
     return " or ".join(_WORDS[kind] for kind in _allowed(schema))

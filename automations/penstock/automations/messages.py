@@ -24,6 +24,7 @@ _PATTERNS = {
     r"^user/.+$": "is no person; write `user/NAME`",
     r"^(user|group)/.+$": "is neither a person nor a group; write `user/NAME` or `group/NAME`",
     r"^[a-z][a-z0-9+.-]*://.+$": "is no URL; write e.g. `https://example.com`",
+    r"^([A-Za-z_][\w.]*:)?[A-Za-z0-9_][A-Za-z0-9_-]*$": "names no flow; write `module:flow` (`reroute:reroute`)",
 }
 _NOT_YET = "is not supported yet by this version of Penstock"
 

@@ -3,6 +3,7 @@
 PenstockError
 └── FlowError
     ├── FlowDefinitionError   a decorator was given something that can never run
+    ├── DeployError           a flow cannot be deployed or served as it was asked for
     ├── FlowLoadError         a flow module does not import, or two flows share a name
     ├── ParameterError        the parameters of a run do not fit the flow's signature
     ├── TaskResultError       a result cannot be kept as JSON
@@ -41,6 +42,10 @@ class FlowError(PenstockError):
 
 class FlowDefinitionError(FlowError, TypeError):
     """A flow or a task is declared in a way that can never run."""
+
+
+class DeployError(FlowError):
+    """A flow cannot be deployed or served as it was asked for."""
 
 
 class FlowLoadError(FlowError):

@@ -11,6 +11,7 @@ from typing import Any, Unpack, cast, get_args, overload
 
 from penstock.flows.calls import Call, arrived, is_given_future, name_call, tell
 from penstock.flows.context import RunContext, current_context, local_context
+from penstock.flows.deploying import DeployOptions, definition, server
 from penstock.flows.errors import FlowDefinitionError, FlowTimeoutError, ParameterError
 from penstock.flows.flow_life import FlowLife
 from penstock.flows.generators import iterate, iterate_async
@@ -78,9 +79,33 @@ class Flow(Step[P, R]):
         """Every parameter with its value: converted, defaults filled in.  Raises ParameterError naming each problem."""
         return self._parameters.validate(given)
 
+    def parameter_problems(self, given: Mapping[str, Any], *, complete: bool = True) -> list[str]:
+        """What is wrong with parameters, one sentence each.  complete: false where others are added to them later."""
+        return self._parameters.problems(given, complete=complete)
+
     def parameter_schema(self) -> dict[str, Any]:
         """The JSON Schema of the parameters, an object.  Raises FlowDefinitionError where there can be none."""
         return self._parameters.schema()
+
+    def deploy(self, name: str | None = None, **options: Unpack[DeployOptions]) -> str:
+        """Make or change a deployment of this flow (DeployOptions says what it takes); by default under its own name.
+
+        Goes to the Penstock that `penstock up` runs here, or that PENSTOCK_API_URL and PENSTOCK_API_KEY name. The runs
+        are carried out by its workers, which must have the flow (PENSTOCK_FLOWS).
+        Returns "created", "updated" or "unchanged".  Raises DeployError, and the server's errors with their reason.
+        """
+        return server("deploy()").deploy(self, definition(name or self.name, options))
+
+    def serve(self, name: str | None = None, **options: Unpack[DeployOptions]) -> None:
+        """Deploy this flow, and run a worker for it in this process until Ctrl-C or SIGTERM.
+
+        Where PENSTOCK_DATABASE_URL, PENSTOCK_BUS_URL and PENSTOCK_REDIS_URL are set it joins that Penstock; else it is
+        one by itself, as `penstock up` in this directory with this flow. When it stops, runs have a few seconds to end
+        and are handed back, and the schedules of the deployment are paused: nobody would carry out what they start. A
+        process that is killed cannot do that; its runs wait for the next one.
+        Raises DeployError, and the server's errors with their reason.
+        """
+        server("serve()").serve(self, definition(name or self.name, options))
 
     def name_run(self, values: Mapping[str, Any]) -> str:
         """What a run with these (validated) parameters is shown as; "" where the flow has no `run_name`."""

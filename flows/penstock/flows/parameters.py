@@ -38,6 +38,14 @@ class Parameters:
             raise ParameterError(self._flow, self._problems(error)) from None
         return {field.alias or name: getattr(model, name) for name, field in self._model.model_fields.items()}
 
+    def problems(self, given: Mapping[str, Any], *, complete: bool) -> list[str]:
+        """What is wrong with some of the parameters; `complete`: with all of them, so that none may be missing."""
+        try:
+            self._model.model_validate(dict(given))
+        except ValidationError as error:
+            return self._problems(error, complete=complete)
+        return []
+
     def schema(self) -> dict[str, Any]:
         """The JSON Schema (2020-12) of the object that `validate` takes.  Raises FlowDefinitionError."""
         try:
@@ -73,9 +81,10 @@ class Parameters:
                 " module, outside of `if TYPE_CHECKING`"
             ) from None
 
-    def _problems(self, error: ValidationError) -> list[str]:
+    def _problems(self, error: ValidationError, *, complete: bool = True) -> list[str]:
         found = error.errors(include_url=False, include_context=False)
-        return [self._sentence(each["type"], each["loc"], each["msg"]) for each in found]
+        kept = [each for each in found if complete or each["type"] != "missing" or len(each["loc"]) > 1]
+        return [self._sentence(each["type"], each["loc"], each["msg"]) for each in kept]
 
     def _sentence(self, kind: str, place: tuple[int | str, ...], message: str) -> str:
         path = ".".join(map(str, place))

@@ -25,6 +25,9 @@ TIMERS = "timers"  # a timer of the stream's clock is about to be due
 REVISION = "revision"  # a new revision of the rules
 FLOWS = "flows"  # a worker registered its flows
 WAITS = "waits"  # a run waits for an event from now on
+DEPLOYMENTS = "deployments"  # schedules of deployments have changed
+PLACES = "places"  # a run waits for a place of its deployment, or there is one
+ASKED = "asked"  # somebody wants something of a run that a worker holds, or took it away
 
 _log = structlog.get_logger()
 

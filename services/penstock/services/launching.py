@@ -19,19 +19,20 @@ from penstock.services.database.records import publish_later, service_lane, writ
 from penstock.services.database.tables import flow
 from penstock.services.parameters import check_parameters
 from penstock.services.runs import NewRun, create_runs
+from penstock.services.targets import Target, all_targets
 
 
 class UnknownFlowError(PenstockError, LookupError):
-    """No worker of this namespace has registered such a flow."""
+    """There is no such deployment in this namespace, and no worker has registered such a flow."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         hint = did_you_mean(name, known) if known else "no worker has registered any; is one running?"
-        super().__init__(f"there is no flow {name!r} here" + (f" ({hint})" if hint else ""))
+        super().__init__(f"there is no deployment or flow {name!r} here" + (f" ({hint})" if hint else ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What is to be run.  priority: higher ones first; 0 is that of a rule's runs."""
+    """What is to be run: a deployment, else a flow.  priority: higher ones first; 0 is that of a rule's runs."""
 
     flow: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -42,14 +43,12 @@ async def launch(context: Context, namespace: str, wanted: Launch, actor: str) -
     """Make a run that is due at once.  Returns its id.  Raises UnknownFlowError, ParametersError."""
     run_id = new_id()
 
-    async def make(connection: AsyncConnection) -> None:
-        pool = await _checked(connection, namespace, wanted)
-        new = NewRun(
+    async def make(connection: AsyncConnection) -> NewRun:
+        target = await _checked(connection, namespace, wanted)
+        new = target.run(
             run_id,
-            wanted.flow,
-            json.dumps(wanted.parameters),
+            wanted.parameters,
             namespace=namespace,
-            pool=pool,
             priority=wanted.priority,
             correlationid=run_id,  # nothing before has caused it
             actor=actor,
@@ -61,20 +60,23 @@ async def launch(context: Context, namespace: str, wanted: Launch, actor: str) -
             actor=actor,
             action="run.created",
             object_=f"run/{run_id}",
-            detail={"flow": wanted.flow},
+            detail={"flow": new.flow} | ({"deployment": new.deployment} if new.deployment else {}),
         )
+        return new
 
-    await context.database.write(make)
-    await context.hints.give(hint.OUTBOX, hint.RUNS)
+    new = await context.database.write(make)
+    await context.hints.give(hint.OUTBOX, hint.RUNS if new.gate is None else hint.PLACES)
     return run_id
 
 
-async def _checked(connection: AsyncConnection, namespace: str, wanted: Launch) -> str:
-    """The pool that has the flow, if it takes the parameters."""
-    query = sa.select(flow.c.pool, flow.c.parameters).where(flow.c.namespace == namespace, flow.c.name == wanted.flow)
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        names = sa.select(flow.c.name).where(flow.c.namespace == namespace)
-        raise UnknownFlowError(wanted.flow, list((await connection.execute(names)).scalars()))
-    check_parameters(wanted.flow, json.loads(row.parameters), wanted.parameters)
-    return str(row.pool)
+async def _checked(connection: AsyncConnection, namespace: str, wanted: Launch) -> Target:
+    """What the name stands for, if it takes the parameters."""
+    targets = await all_targets(connection, namespace)
+    target = targets.get(wanted.flow)
+    if target is None:
+        raise UnknownFlowError(wanted.flow, sorted(targets))
+    query = sa.select(flow.c.parameters).where(flow.c.namespace == namespace, flow.c.name == target.flow)
+    schema = (await connection.execute(query)).scalar_one_or_none()
+    if schema is not None:  # of a deployment's flow that no worker has (yet), nothing is known
+        check_parameters(target.flow, json.loads(schema), {**target.parameters, **wanted.parameters})
+    return target

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.automations import Automation, Problem, RuleSet, RunStep, load_texts
+from penstock.automations.deployments import open_schema
 from penstock.automations.documents import read as read_document
 from penstock.events.ids import derived_id
 from penstock.services import hints as hint
@@ -79,14 +80,23 @@ async def apply(
 
 
 async def registered_flows(database: Database, namespace: str) -> dict[str, Mapping[str, Any]]:
-    """The parameter schemas of the flows that workers have registered, by every name that a rule may use."""
-    row = tables.flow
+    """The parameter schemas of flows and deployments, by every name that a rule may use; none before the first flow.
+
+    Of a deployment it is that of its flow, as a worker has registered it last; what it has a default for is required
+    no more.
+    """
+    row, deployed = tables.flow, tables.deployment
     query = sa.select(row.c.name, row.c.module, row.c.parameters).where(row.c.namespace == namespace)
+    named = sa.select(deployed.c.name, deployed.c.flow, deployed.c.parameters, deployed.c.parameter_schema)
     found: dict[str, Mapping[str, Any]] = {}
     async with database.read() as connection:
         for name, module, parameters in await connection.execute(query):
             schema = json.loads(parameters)
             found[f"{module}:{name}"] = found[name] = schema
+        flows = dict(found)
+        if flows:
+            for name, of, defaults, schema in await connection.execute(named.where(deployed.c.namespace == namespace)):
+                found[name] = open_schema(flows.get(of) or json.loads(schema), json.loads(defaults))
     return found
 
 

@@ -19,12 +19,13 @@ from penstock.services.database.tables import firing, flow, run
 class RunFilter:
     """All that is given has to hold; of several states one.
 
-    firing: the id of the firing that launched it.  automation: the one whose firing did.  tag: of its flow, as its
-    worker has registered it.  since, until: instants of its making, until not included.
+    firing: the id of the firing that launched it.  automation: the one whose firing did.  tag: its own, or of its
+    flow, as its worker has registered it.  since, until: instants of its making, until not included.
     """
 
     states: tuple[State, ...] = ()
     flow: str | None = None
+    deployment: str | None = None
     firing: str | None = None
     automation: str | None = None
     tag: str | None = None
@@ -43,13 +44,16 @@ class RunFilter:
             found.append(run.c.state.in_([state.value for state in self.states]))
         if self.flow is not None:
             found.append(run.c.flow == self.flow)
+        if self.deployment is not None:
+            found.append(run.c.deployment == self.deployment)
         if self.firing is not None:
             found.append(run.c.firing_id == self.firing)
         if self.automation is not None:
             of_it = (firing.c.namespace == namespace, firing.c.automation == self.automation)
             found.append(run.c.firing_id.in_(sa.select(firing.c.id).where(*of_it)))
         if self.tag is not None:
-            found.append(run.c.flow.in_(await _flows_with(connection, namespace, self.tag)))
+            of_flow = run.c.flow.in_(await _flows_with(connection, namespace, self.tag))
+            found.append(of_flow | run.c.tags.contains(json.dumps(self.tag), autoescape=True))
         if self.since is not None:
             found.append(run.c.created >= self.since)
         if self.until is not None:

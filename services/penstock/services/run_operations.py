@@ -28,7 +28,6 @@ from penstock.services.run_rules import BECOMES, FROM, Deed, Operation, Operatio
 from penstock.services.runs import RunNotFoundError, change_state, wake_up
 from penstock.services.waits import accept_code
 
-ASKED = "asked"  # the hint: somebody wants something of a run that a worker holds
 MOST = 1_000  # runs of one operation by filter
 _AT_ONCE = 50  # of them are worked on together
 
@@ -200,5 +199,5 @@ def _detail(order: Order) -> str:
 
 async def _wake(context: Context, order: Order) -> None:
     """Whoever has to act on it: the worker that holds the run, one that is free, a firing that waits."""
-    more = (hint.RUNS,) if order.operation in ("retry", "resume") else (ASKED, hint.FACTS)
+    more = (hint.RUNS,) if order.operation in ("retry", "resume") else (hint.ASKED, hint.FACTS, hint.PLACES)
     await context.hints.give(hint.OUTBOX, *more)

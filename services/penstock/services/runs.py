@@ -43,6 +43,7 @@ from penstock.services.database.records import publish_each, service_lane, syste
 from penstock.services.database.tables import journal, run, run_event, run_log
 
 FORMAT = 1
+NEVER: Instant = 253_402_300_799_000_000  # the end of the year 9999
 LINE_LIMIT = 16_384  # characters of one log line or error that are kept
 
 _BEFORE: Mapping[State, tuple[str, ...]] = {
@@ -51,11 +52,12 @@ _BEFORE: Mapping[State, tuple[str, ...]] = {
 # What an event of a run tells of it: never parameters, results or errors, which may hold secrets or megabytes.
 _TOLD = (
     *("id", "namespace", "flow", "pool", "state", "attempt", "retries", "epoch", "seq", "worker", "due_at", "limits"),
-    *("firing_id", "lane", "step", "report", "correlationid", "causationid", "traceparent", "hops"),
+    *("firing_id", "lane", "step", "report", "correlationid", "causationid", "traceparent", "hops", "deployment"),
     *("asked", "asked_by"),
 )
 # What becomes of a run whose code was asked to stop, when it has stopped for another reason: as it was asked.
 _ASKED_FOR: Mapping[str, State] = {"cancel": State.CANCELLED, "suspend": State.PAUSED}
+_ORIGIN = (("firing", "firing_id"), ("deployment", "deployment"))  # told where there is one
 
 
 class RunNotFoundError(PenstockError, LookupError):
@@ -76,6 +78,8 @@ class NewRun:
 
     parameters: JSON of an object; secrets stand in it as placeholders that carry `nonce`.  limits: names, beside those
     of the flow.  report: 1 if its end is a fact for (firing_id, lane, step).  actor: who launched it.
+    deployment: whose run it is.  version: the git commit of the flow's folder.
+    gate: 0 if it has to wait until its deployment has a place for it (places.py), else None.
     """
 
     id: str
@@ -95,6 +99,10 @@ class NewRun:
     traceparent: str | None = None
     hops: int = 0
     actor: str = "system"
+    deployment: str | None = None
+    version: str | None = None
+    tags: tuple[str, ...] = ()
+    gate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ class LogLine:
 _KEPT_OF_NEW = (
     *("id", "flow", "parameters", "namespace", "pool", "nonce", "priority", "limits", "firing_id", "lane", "step"),
     *("report", "correlationid", "causationid", "traceparent", "hops", "state", "seq", "format"),
+    *("deployment", "version", "tags", "gate"),
 )
 _create = inserting(
     run, *_KEPT_OF_NEW, created=clock.now(), due_at=clock.now(), ignore=True, returning=("id", "created")
@@ -120,7 +129,8 @@ _note = inserting(run_event, "run_id", "seq", "namespace", "state", "detail", "a
 async def create_runs(connection: AsyncConnection, runs: Sequence[NewRun]) -> list[Outgoing]:
     """Make runs that are due at once; those that exist already are left as they are.
 
-    Returns what the caller has to publish with it: the wake-up of each new one and its `penstock.run.pending`.
+    Returns what the caller has to publish with it: the wake-up of each new one and its `penstock.run.pending`; of one
+    with a gate its `penstock.run.scheduled` alone, and the caller gives the hint PLACES.
     """
     found = await _create.many(connection, [_new_row(each) for each in runs])
     created: dict[str, Instant] = {row["id"]: row["created"] for row in found}
@@ -138,7 +148,7 @@ def create_new(writes: Writes, runs: Sequence[NewRun], at: Instant) -> list[Outg
 
 def _announced(new: NewRun, at: Instant) -> list[Outgoing]:
     told = _told(_new_row(new) | {"seq": 1, "attempt": 0, "retries": 0}, at)
-    return [wake_up(new.id, new.pool, new.namespace), told]
+    return [told] if new.gate == 0 else [wake_up(new.id, new.pool, new.namespace), told]
 
 
 def wake_up(run_id: str, pool: str, namespace: str) -> Outgoing:
@@ -229,6 +239,9 @@ def _changing(new: State, *, forced: bool, due: bool, began: bool, over: bool, c
         values["due_at"] = clock.now() + sa.bindparam("wait", type_=sa.BigInteger())
     if forced:
         values["epoch"] = run.c.epoch + 1
+        if new is State.RETRYING:  # it began, and shall again: its deployment must have a place for it once more
+            values["gate"] = sa.case((run.c.gate.is_not(None), 0))
+            values["due_at"] = sa.case((run.c.gate.is_not(None), NEVER), else_=values.get("due_at", run.c.due_at))
     else:
         where.append(run.c.epoch == sa.bindparam("mine"))
     return Prepared(sa.update(run).where(*where).values(values).returning(*told_columns()))
@@ -323,12 +336,18 @@ def stale(run_id: str, epoch: int) -> StaleEpochError:
 def _new_row(new: NewRun) -> dict[str, Any]:
     row = asdict(new)
     del row["actor"]
-    return row | {"limits": json.dumps(new.limits), "state": State.PENDING.value, "seq": 1, "format": FORMAT}
+    row |= {"limits": json.dumps(new.limits), "tags": json.dumps(new.tags) if new.tags else None}
+    return row | {"state": _first_state(new).value, "seq": 1, "format": FORMAT}
+
+
+def _first_state(new: NewRun) -> State:
+    return State.SCHEDULED if new.gate == 0 else State.PENDING
 
 
 def _first_event(new: NewRun, at: Instant) -> dict[str, Any]:
     same = {"run_id": new.id, "seq": 1, "namespace": new.namespace, "epoch": 0, "at": at}
-    return same | {"state": State.PENDING.value, "detail": "", "actor": new.actor}
+    detail = f"waits for a place of deployment {new.deployment}" if new.gate == 0 else ""
+    return same | {"state": _first_state(new).value, "detail": detail, "actor": new.actor}
 
 
 def stamps(new: State) -> dict[str, Any]:
@@ -376,8 +395,7 @@ def _told(row: Mapping[str, Any], at: Instant, told_as: str = "", **more: Any) -
     state = row["state"]
     name = told_as or ("started" if state == State.RUNNING else state)  # design.md §4 names the event of `running` so
     data = {"run": row["id"], **{key: row[key] for key in ("flow", "pool", "state", "attempt", "retries")}}
-    if row["firing_id"]:
-        data["firing"] = row["firing_id"]
+    data |= {name: row[column] for name, column in _ORIGIN if row[column]}
     return system_event(
         f"penstock.run.{name}",
         subject=f"run/{row['id']}",

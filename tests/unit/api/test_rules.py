@@ -16,7 +16,9 @@ import sqlalchemy as sa
 from tests.support.api_harness import Harness, harness
 
 from penstock.automations import RuleSet, load_texts
+from penstock.automations.deployments import DeploymentModel
 from penstock.services.database import clock, tables
+from penstock.services.deployments import FlowOffer, Offer, deploy
 from penstock.services.rule_files import RulesWatcher
 from penstock.services.rules import Applied, Refused, apply, registered_flows
 
@@ -288,3 +290,15 @@ async def test_others_are_answered_while_many_rules_are_read(api: Harness, monke
         assert (await client.get(URL)).status_code == 200
     answered.set()
     assert (await applying).status_code == 200
+
+
+async def test_a_rule_may_run_a_deployment_and_need_not_say_what_it_has_a_default_for(api: Harness) -> None:
+    schema = {"properties": {"truck": {"type": "string"}, "stops": {"type": "integer"}}, "required": ["truck", "stops"]}
+    model = DeploymentModel.model_validate({"name": "nightly", "flow": "reroute", "parameters": {"stops": 3}})
+    await deploy(api.database, "default", [Offer(model, FlowOffer("reroute", "trucks", schema))], actor="user/ann")
+    rule = RULE.format(name="runs") + "      - {run: NAME, with: {truck: '7'}}\n"
+    assert (await post(api, {"a.yaml": rule.replace("NAME", "nightly")})).status_code == 200
+    refused = (await post(api, {"a.yaml": rule.replace("NAME", "reroute")})).json()["problems"]
+    assert [each["message"] for each in refused] == ["flow `reroute` needs the parameter `stops`"]
+    refused = (await post(api, {"a.yaml": rule.replace("NAME", "nightlly")})).json()["problems"]
+    assert refused[0]["hint"] == "did you mean `nightly`?"

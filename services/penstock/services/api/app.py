@@ -14,6 +14,7 @@ from penstock.services.api import (
     approvals,
     dead_letters,
     decisions,
+    deployments,
     events,
     health,
     hooks,
@@ -41,6 +42,7 @@ def make_app(context: Context, publisher: GroupPublisher, watcher: RulesWatcher 
         app.include_router(room.router)
     for room in (access, pages):
         app.include_router(room.router)
+    app.include_router(deployments.router)
     return Guard(_with_intake(app), database=context.database, settings=context.settings)
 
 

@@ -31,7 +31,7 @@ _LOGS = 1_000  # lines with a run; the rest through /logs
 
 
 class NewRun(BaseModel):
-    """A run to be made."""
+    """A run to be made. flow: the name of a deployment, or of a flow, also as module:flow."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,15 +43,16 @@ class NewRun(BaseModel):
 def which(
     state: Annotated[list[State] | None, Query(description="one of these")] = None,
     flow: str | None = None,
+    deployment: str | None = None,
     firing: Annotated[str | None, Query(description="runs that this firing launched")] = None,
     automation: Annotated[str | None, Query(description="runs that firings of this one launched")] = None,
-    tag: Annotated[str | None, Query(description="of its flow")] = None,
+    tag: Annotated[str | None, Query(description="its own, or of its flow")] = None,
     since: Annotated[AwareDatetime | None, Query(description="made then or later")] = None,
     until: Annotated[AwareDatetime | None, Query(description="made before")] = None,
 ) -> RunFilter:
     """The runs that a request is about, by its query."""
     first, last = (None if moment is None else to_instant(moment) for moment in (since, until))
-    return RunFilter(tuple(state or ()), flow, firing, automation, tag, first, last)
+    return RunFilter(tuple(state or ()), flow, deployment, firing, automation, tag, first, last)
 
 
 Which = Annotated[RunFilter, Depends(which)]
@@ -79,7 +80,7 @@ async def list_runs(
 
 @router.post("", status_code=HTTPStatus.CREATED)
 async def create_run(request: Request, ns: str, new: NewRun) -> Shown:
-    """Make a run. 404: no worker has such a flow; 422: it does not take these parameters, `problems` says why."""
+    """Make a run. 404: there is no such deployment or flow; 422: not with these parameters, `problems` says why."""
     identity, context = require(request, "operator", ns), api_of(request).context
     try:
         run_id = await launch(context, ns, Launch(new.flow, new.parameters, new.priority), identity.actor)

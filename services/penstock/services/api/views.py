@@ -18,12 +18,23 @@ Row: TypeAlias = Mapping[str, Any]
 Shown: TypeAlias = dict[str, Any]
 
 TIMES = frozenset(
-    {"at", "created", "updated", "started", "ended", "decided", "expires_at", "due_at", "wake_at", "answered"}
+    {
+        "at",
+        "created",
+        "updated",
+        "started",
+        "ended",
+        "decided",
+        "expires_at",
+        "due_at",
+        "wake_at",
+        "answered",
+        "next_at",
+    }
 )
-DECODED = frozenset({"key", "events", "parameters", "limits", "result", "options", "response", "takes"})
-HIDDEN = frozenset(
-    {"nonce", "epoch", "earlier", "lane", "format", "report", "seq", "lease_until"}
-)  # of the inside alone
+DECODED = frozenset({"key", "events", "parameters", "limits", "result", "options", "response", "takes", "tags"})
+# Of the inside alone.
+HIDDEN = frozenset({"nonce", "epoch", "earlier", "lane", "format", "report", "seq", "lease_until", "gate"})
 
 
 def shown(row: Row) -> Shown:

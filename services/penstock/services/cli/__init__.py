@@ -20,6 +20,11 @@ ROOMS: dict[str, tuple[str, str]] = {
     "emit": ("penstock.services.cli.emit", "Send one event."),
     "events": ("penstock.services.cli.events", "Follow events as they come, and what came of one: tail, trace."),
     "rules": ("penstock.services.cli.rules", "Rule files: check, test, simulate, explain, apply, export-schema."),
+    "deploy": ("penstock.services.cli.deploy", "Make the deployments of penstock.yaml."),
+    "deployments": (
+        "penstock.services.cli.deployments",
+        "See and pause deployments: list, show, pause, unpause, delete.",
+    ),
     "approvals": ("penstock.services.cli.approvals", "See and decide approvals: list, approve, reject."),
     "run": ("penstock.services.cli.run", "Run a flow on a worker, and watch it."),
     "runs": ("penstock.services.cli.runs", "See and steer runs: list, show, logs, cancel, retry, suspend, resume."),

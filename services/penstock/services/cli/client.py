@@ -91,6 +91,10 @@ class Client:
         """POST JSON below the namespace.  Raises CommandError."""
         return self._send("POST", self._path(path), json=body, params=parameters)
 
+    def delete(self, path: str) -> Any:
+        """DELETE below the namespace.  Raises CommandError."""
+        return self._send("DELETE", self._path(path))
+
     def post_event(self, body: bytes) -> None:
         """Send one structured CloudEvent; returns once the bus has it.  Raises CommandError."""
         self._send("POST", "/events", content=body, headers={"Content-Type": "application/cloudevents+json"})
@@ -126,9 +130,9 @@ class Client:
             raise CommandError(f"no answer from {self.instance.url} ({reason}): is `penstock up` running?") from None
 
 
-def connect() -> Client:
+def connect(settings: Settings | None = None) -> Client:
     """A client of the instance that the settings name.  Raises CommandError."""
-    return Client(find_instance())
+    return Client(find_instance(settings))
 
 
 def read_folder(folder: Path) -> dict[str, str]:

@@ -208,9 +208,15 @@ def _tell(problems: Sequence[Problem], *, as_json: bool) -> None:
 
 
 def _schemas(modules: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-    """The parameters of the flows by every name that a rule may use.  Raises CommandError for one that is broken."""
+    """The parameters of flows, and of deployments of penstock.yaml, by every name that a rule may use.
+
+    Raises CommandError for one that is broken.
+    """
+    from penstock.automations.deployments import open_schema
     from penstock.flows.load import load_flows
     from penstock.services.cli.client import CommandError
+    from penstock.services.offers import find
+    from penstock.services.project import FILE, read_file
 
     library = load_flows(modules)
     if library.problems:
@@ -218,6 +224,10 @@ def _schemas(modules: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
     found = {}
     for name, loaded in library.flows.items():
         found[name] = found[f"{loaded.module}:{name}"] = loaded.schema
+    for each in read_file(Path(FILE)).deployments if Path(FILE).exists() else ():
+        of = find(library, each.flow)
+        if of is not None:  # else it is of a module that was not named
+            found[each.name] = open_schema(of.schema, each.parameters)
     return found
 
 

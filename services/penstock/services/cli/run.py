@@ -12,7 +12,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command()
 def run(
-    flow: Annotated[str, typer.Argument(metavar="FLOW", help="as a worker has registered it")],
+    flow: Annotated[str, typer.Argument(metavar="FLOW", help="a deployment, or a flow as a worker has registered it")],
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,7 +62,8 @@ def _parameters(client: Any, flow: str, given: list[tuple[str, str]]) -> dict[st
     from penstock.services.parameters import parse_parameter
 
     flows = {each["name"]: each["parameters"] for each in client.get("flows")["flows"]}
-    schema = flows.get(flow, {})
+    deployed = {each["name"]: each["flow"] for each in client.get("deployments")["deployments"]}
+    schema = flows.get(deployed.get(flow, flow).rpartition(":")[2], {})
     found: dict[str, Any] = {}
     for name, text in given:
         if name in found:

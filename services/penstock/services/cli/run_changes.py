@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from penstock.services.cli.durations import moment
-from penstock.services.cli.run_options import Automation, Flow, Since, States, Tag, Until
+from penstock.services.cli.run_options import Automation, Deployment, Flow, Since, States, Tag, Until
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="which; without: all that the filters find")]
 Yes = Annotated[bool, typer.Option("--yes", help="do it with all that the filters find; without: only say how many")]
 Reason = Annotated[str, typer.Option(help="stands in the run's history and in the audit log")]
 _ASKED = {"cancel": "is asked to stop", "suspend": "pauses after the task that runs now"}
 _DONE = {"cancel": "cancelled", "retry": "is tried again", "suspend": "paused", "resume": "goes on"}
+
+
+class Code(StrEnum):
+    """What becomes of a run whose code changed."""
+
+    CONTINUE = "continue"
+    RESTART = "restart"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,6 +40,7 @@ def cancel(
     reason: Reason = "",
     state: States = None,
     flow: Flow = None,
+    deployment: Deployment = None,
     automation: Automation = None,
     tag: Tag = None,
     since: Since = None,
@@ -38,7 +48,9 @@ def cancel(
     yes: Yes = False,
 ) -> None:
     """End runs for good. Code that runs is told, undoes what it has to, and is killed if it takes too long."""
-    _do("cancel", ids, _filters(state, flow, automation, tag, since, until), yes, at_once=now, reason=reason)
+    _do(
+        "cancel", ids, _filters(state, flow, deployment, automation, tag, since, until), yes, at_once=now, reason=reason
+    )
 
 
 def retry(
@@ -47,6 +59,7 @@ def retry(
     reason: Reason = "",
     state: States = None,
     flow: Flow = None,
+    deployment: Deployment = None,
     automation: Automation = None,
     tag: Tag = None,
     since: Since = None,
@@ -54,7 +67,14 @@ def retry(
     yes: Yes = False,
 ) -> None:
     """Have failed, crashed, timed-out or cancelled runs tried again; finished tasks are not run again."""
-    _do("retry", ids, _filters(state, flow, automation, tag, since, until), yes, from_start=from_start, reason=reason)
+    _do(
+        "retry",
+        ids,
+        _filters(state, flow, deployment, automation, tag, since, until),
+        yes,
+        from_start=from_start,
+        reason=reason,
+    )
 
 
 def suspend(
@@ -63,6 +83,7 @@ def suspend(
     reason: Reason = "",
     state: States = None,
     flow: Flow = None,
+    deployment: Deployment = None,
     automation: Automation = None,
     tag: Tag = None,
     since: Since = None,
@@ -70,27 +91,45 @@ def suspend(
     yes: Yes = False,
 ) -> None:
     """Pause runs: they give their process back, and go on from their last finished task when they are resumed."""
-    _do("suspend", ids, _filters(state, flow, automation, tag, since, until), yes, at_once=now, reason=reason)
+    _do(
+        "suspend",
+        ids,
+        _filters(state, flow, deployment, automation, tag, since, until),
+        yes,
+        at_once=now,
+        reason=reason,
+    )
 
 
 def resume(
     ids: Ids = None,
+    code: Annotated[
+        Code | None,
+        typer.Option(help="for runs whose code changed: go on with the new code on what is recorded, or anew"),
+    ] = None,
     reason: Reason = "",
     state: States = None,
     flow: Flow = None,
+    deployment: Deployment = None,
     automation: Automation = None,
     tag: Tag = None,
     since: Since = None,
     until: Until = None,
     yes: Yes = False,
 ) -> None:
-    """Let paused runs go on."""
-    _do("resume", ids, _filters(state, flow, automation, tag, since, until), yes, reason=reason)
+    """Let paused runs go on. One whose code changed meanwhile, and that waits for the choice, takes --code."""
+    if code is not None:
+        if not ids:
+            raise typer.BadParameter("--code is for runs that are named by their ID")
+        _choose(ids, code)
+        return
+    _do("resume", ids, _filters(state, flow, deployment, automation, tag, since, until), yes, reason=reason)
 
 
 def _filters(
     state: list[str] | None,
     flow: str | None,
+    deployment: str | None,
     automation: str | None,
     tag: str | None,
     since: str | None,
@@ -98,7 +137,7 @@ def _filters(
 ) -> dict[str, Any]:
     now = datetime.now(UTC)
     moments = {"since": moment(since, now), "until": moment(until, now, "--until")}
-    given = {"state": state, "flow": flow, "automation": automation, "tag": tag} | moments
+    given = {"state": state, "flow": flow, "deployment": deployment, "automation": automation, "tag": tag} | moments
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -106,21 +145,43 @@ def _do(operation: str, ids: list[str] | None, filters: dict[str, Any], yes: boo
     body = {name: value for name, value in how.items() if value}
     if bool(ids) == bool(filters):
         raise typer.BadParameter(
-            "name runs by their ID, or find them by filters (--state, --flow, --automation, --tag, --since, --until)"
+            "name runs by their ID, or find them by filters"
+            " (--state, --flow, --deployment, --automation, --tag, --since, --until)"
         )
     refused = _to_each(operation, ids, body) if ids else _to_all(operation, filters, yes, body)
     if refused:
         raise typer.Exit(1)
 
 
-def _to_each(operation: str, ids: list[str], body: dict[str, Any]) -> bool:
-    """Returns whether one was refused; the others are done all the same."""
-    from penstock.services.cli.client import ApiRefusedError, connect
+def _choose(ids: list[str], code: Code) -> None:
+    from penstock.services.cli.client import connect
 
-    client, refused = connect(), False
+    client = connect()
+    said = {Code.CONTINUE: "goes on with the code as it is now", Code.RESTART: "begins anew"}[code]
+
+    def choose(each: str) -> str:
+        client.post(f"runs/{each}/code", {"choice": code.value})
+        return f"{each}: {said}"
+
+    if _each(ids, choose):
+        raise typer.Exit(1)
+
+
+def _to_each(operation: str, ids: list[str], body: dict[str, Any]) -> bool:
+    from penstock.services.cli.client import connect
+
+    client = connect()
+    return _each(ids, lambda each: _told(operation, client.post(f"runs/{each}/{operation}", body)))
+
+
+def _each(ids: list[str], do: Callable[[str], str]) -> bool:
+    """Returns whether one was refused; the others are done all the same."""
+    from penstock.services.cli.client import ApiRefusedError
+
+    refused = False
     for each in ids:
         try:
-            print(_told(operation, client.post(f"runs/{each}/{operation}", body)))
+            print(do(each))
         except ApiRefusedError as error:
             if len(ids) == 1:
                 raise

@@ -10,7 +10,7 @@ import typer
 
 from penstock.services.cli import run_changes
 from penstock.services.cli.durations import moment
-from penstock.services.cli.run_options import Automation, Flow, Since, States, Tag, Until
+from penstock.services.cli.run_options import Automation, Deployment, Flow, Since, States, Tag, Until
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 run_changes.add_to(app)
@@ -32,6 +32,7 @@ Form = Annotated[Format, typer.Option("--format", help="for people, or for progr
 def list_(
     state: States = None,
     flow: Flow = None,
+    deployment: Deployment = None,
     automation: Automation = None,
     tag: Tag = None,
     since: Since = None,
@@ -48,7 +49,15 @@ def list_(
     now = datetime.now(UTC)
     moments = {"since": moment(since, now), "until": moment(until, now, "--until")}
     page = connect().get(
-        "runs", state=state, flow=flow, automation=automation, tag=tag, before=before, limit=limit, **moments
+        "runs",
+        state=state,
+        flow=flow,
+        deployment=deployment,
+        automation=automation,
+        tag=tag,
+        before=before,
+        limit=limit,
+        **moments,
     )
     if as_json or form is Format.JSON:
         print_json(page["runs"])
@@ -68,8 +77,20 @@ def show(id_: Id, form: Form = Format.TABLE, as_json: AsJson = False) -> None:
     if as_json or form is Format.JSON:
         print_json(found)
         return
-    names = ["id", "flow", "state", "waits_for", "pool", "worker", "tries", "parameters", "result", "error"]
-    print_fields(found, [*names, "firing_id", "created", "started", "ended"])
+    names = [
+        "id",
+        "flow",
+        "deployment",
+        "state",
+        "waits_for",
+        "pool",
+        "worker",
+        "tries",
+        "parameters",
+        "result",
+        "error",
+    ]
+    print_fields(found, [*names, "firing_id", "version", "tags", "created", "started", "ended"])
     print("\nstates")
     print_table(found["changes"], ["at", "state", "actor", "detail"], empty="none yet")
     print("\ntasks")

@@ -39,7 +39,7 @@ def main(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=", "
 async def serve(settings: Settings, names: list[str]) -> None:
     """Run the named services until cancelled; ends with an exception when one fails for good."""
     async with open_context(settings) as context:
-        await _schema_ready(context.database)
+        await schema_ready(context.database)
         await run_services(context, names, started=_said, restart=False)
 
 
@@ -49,7 +49,7 @@ def _said(context: Context, services: dict[str, Service]) -> None:
     _log.info("process.ready", services=",".join(services), instance=context.instance)
 
 
-async def _schema_ready(database: Database) -> None:
+async def schema_ready(database: Database) -> None:
     """Wait for the database, and for its schema while another process migrates it; then insist."""
     for attempt in range(120):
         try:

@@ -7,8 +7,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,13 +47,17 @@ class DataFolderError(PenstockError):
     """The data directory cannot be made or written."""
 
 
-async def up(settings: Settings) -> None:
-    """Run everything until cancelled."""
+async def up(settings: Settings, around: Callable[[Context], AbstractAsyncContextManager[None]] | None = None) -> None:
+    """Run everything until cancelled.  around: entered before the services start, left when they have stopped."""
     folder = settings.data_dir
     _make(folder)
     with _only_one(folder):
         listen(settings).close()  # refused before anything is started
-        async with _prepared(settings) as complete, open_context(complete) as context:
+        async with AsyncExitStack() as stack:
+            complete = await stack.enter_async_context(_prepared(settings))
+            context = await stack.enter_async_context(open_context(complete))
+            if around is not None:
+                await stack.enter_async_context(around(context))
             key = await ensure_owner_key(context.database, complete)
             if key is not None:
                 _write_secret(folder / KEY_FILE, key)

@@ -138,8 +138,49 @@ flow = Table(
     _text("module"),
     _text("parameters"),  # JSON Schema
     _text("options", default="{}"),  # JSON: limits, retries, timeout
+    _text("version", null=True),  # the git commit of its folder
     _int("updated"),
     PrimaryKeyConstraint("namespace", "name"),
+)
+
+deployment = Table(
+    "deployment",  # a flow as it is run under a name: with what, where, when, how many at once
+    metadata,
+    _namespace(),
+    _text("name"),
+    _text("flow"),  # as workers register it
+    _text("module"),
+    _text("pool"),
+    _text("parameters"),  # JSON: defaults
+    _text("parameter_schema"),  # JSON Schema of the flow's parameters when it was deployed
+    _text("limits", default="[]"),  # JSON: names of limits
+    _text("tags", default="[]"),  # JSON
+    _int("paused", default=0),  # 1: its schedules start no run
+    _int("concurrency", null=True),  # runs at once; null: any number
+    _text("when_full", default="queue"),  # queue | cancel_new | replace
+    _text("version", null=True),  # the git commit of the flow's folder when it was deployed
+    _text("digest"),  # of definition, flow and version
+    _text("definition"),  # JSON: as it was deployed
+    _text("origin"),  # file | code
+    _text("actor"),
+    _int("format", default=1),
+    _int("created"),
+    _int("updated"),
+    PrimaryKeyConstraint("namespace", "name"),
+)
+
+deployment_schedule = Table(
+    "deployment_schedule",
+    metadata,
+    _namespace(),
+    _text("deployment"),
+    _text("id"),  # derived from spec and parameters
+    _text("spec"),  # JSON: scheduler.due.Spec
+    _text("parameters"),  # JSON: over those of the deployment
+    _int("next_at"),
+    _int("updated"),
+    PrimaryKeyConstraint("namespace", "deployment", "id"),
+    Index(None, "next_at"),
 )
 
 # --- decisions and what follows from them ---------------------------------------------------------------------------
@@ -301,6 +342,10 @@ run = Table(
     _text("causationid", null=True),
     _text("traceparent", null=True),
     _int("hops", default=0),
+    _text("deployment", null=True),
+    _text("version", null=True),  # the git commit of the flow's folder
+    _text("tags", null=True),  # JSON
+    _int("gate", null=True),  # for a deployment that runs so many at once: 0 waits for a place, 1 has one (places.py)
     _int("format", default=1),
     _int("created"),
     _int("started", null=True),
@@ -320,6 +365,12 @@ _in_order = (run.c.pool, run.c.priority.desc(), run.c.due_at, run.c.id)
 Index("ix_run_pending", *_in_order, postgresql_where=WAITS_FOR_WORKER, sqlite_where=WAITS_FOR_WORKER)
 Index("ix_run_parked", run.c.pool, run.c.due_at, postgresql_where=WAITS_FOR_TIME, sqlite_where=WAITS_FOR_TIME)
 Index("ix_run_held", run.c.pool, run.c.lease_until, postgresql_where=IS_HELD, sqlite_where=IS_HELD)
+# Likewise of the runs of deployments alone: a run without one is in neither.
+OF_DEPLOYMENT = run.c.deployment.is_not(None)
+COUNTS = sa.and_(run.c.gate.is_not(None), run.c.ended.is_(None))
+_of_name = (run.c.namespace, run.c.deployment, run.c.created)
+Index("ix_run_deployment", *_of_name, postgresql_where=OF_DEPLOYMENT, sqlite_where=OF_DEPLOYMENT)
+Index("ix_run_place", *_of_name, postgresql_where=COUNTS, sqlite_where=COUNTS)
 
 run_event = Table(
     "run_event",  # one row a change of state

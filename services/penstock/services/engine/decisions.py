@@ -26,6 +26,7 @@ from penstock.services.engine.dispatch import Made
 from penstock.services.engine.effects import Effects, FlowPools, flows_of
 from penstock.services.engine.ownership import Lane
 from penstock.services.engine.suppressions import note
+from penstock.services.targets import Target
 from penstock.triggers.evidence import Evidence
 
 _FORMAT = 1
@@ -83,7 +84,7 @@ class Decisions:
         return effects.leave(writes, self._skew.now())
 
     def _drive(
-        self, lane: Lane, flows: Mapping[str, str], begun: Sequence[tuple[Made, Firing]]
+        self, lane: Lane, flows: Mapping[str, Target], begun: Sequence[tuple[Made, Firing]]
     ) -> tuple[Effects, list[Firing]]:
         """What those that take no turns come to."""
         effects = Effects(self._namespace, lane.name, flows)
@@ -103,7 +104,7 @@ class Decisions:
         return hints | await effects.write(connection)
 
     async def _turn_by_turn(
-        self, connection: AsyncConnection, lane: Lane, flows: Mapping[str, str], begun: Sequence[tuple[Made, Firing]]
+        self, connection: AsyncConnection, lane: Lane, flows: Mapping[str, Target], begun: Sequence[tuple[Made, Firing]]
     ) -> frozenset[str]:
         """Where `mode` looks at the firings before: each is written before the next one is looked at."""
         hints: frozenset[str] = frozenset()

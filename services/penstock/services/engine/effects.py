@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,15 +34,15 @@ from penstock.events.instants import Instant
 from penstock.services import hints as hint
 from penstock.services.database import Database, clock, unavailable
 from penstock.services.database.late import Writes, at_the_end
-from penstock.services.database.prepared import Prepared, inserting
+from penstock.services.database.prepared import inserting
 from penstock.services.database.records import publish_later, system_event
-from penstock.services.database.tables import approval, delivery, flow, notice
+from penstock.services.database.tables import approval, delivery, notice
 from penstock.services.dead_letters import Origin, dead_letter
 from penstock.services.runs import NewRun, create_new, create_runs
+from penstock.services.targets import Target, all_targets
 
 _log = structlog.get_logger()
 _FLOWS_FRESH = 2.0  # seconds
-_registered = Prepared(sa.select(flow.c.name, flow.c.pool).where(flow.c.namespace == sa.bindparam("of")))
 
 
 def wall_clock() -> Instant:
@@ -67,11 +66,11 @@ _notice = inserting(notice, "namespace", "what", "object", at=clock.now(), ignor
 
 @dataclass(slots=True)
 class Effects:
-    """Rows and records to write; `flows` gives the pool of each registered flow."""
+    """Rows and records to write; `flows` is what can be run, by name."""
 
     namespace: str
     lane: str
-    flows: Mapping[str, str]
+    flows: Mapping[str, Target]
     runs: list[NewRun] = field(default_factory=list)
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     approvals: list[dict[str, Any]] = field(default_factory=list)
@@ -109,7 +108,11 @@ class Effects:
 
     def _hints(self) -> frozenset[str]:
         emits = any(record.topic == bus.EVENTS for record in self.records)
-        hints = ((self.runs, hint.RUNS), (self.deliveries, hint.DELIVERIES), (emits, hint.EVENTS))
+        waits = any(each.gate == 0 for each in self.runs)
+        hints = (
+            *((self.runs, hint.RUNS), (waits, hint.PLACES)),
+            *((self.deliveries, hint.DELIVERIES), (emits, hint.EVENTS)),
+        )
         return frozenset(name for there_is, name in hints if there_is)
 
     async def _new_loops(self, connection: AsyncConnection) -> list[Outgoing]:
@@ -135,15 +138,14 @@ class Effects:
 
     def _start_run(self, firing: Firing, command: StartRun) -> AnyFact:
         if command.flow not in self.flows:
-            error = f"no worker has registered the flow {command.flow!r}; start one that has it, or deploy it"
+            error = f"there is no deployment or flow {command.flow!r}; deploy it, or start a worker that has it"
             return StepFailed(command.step, error, retryable=True, attempt=command.attempt)
         self.runs.append(
-            NewRun(
-                id=command.run_id,
-                flow=command.flow,
-                parameters=msgspec.json.encode(command.parameters).decode(),
+            self.flows[command.flow].run(
+                command.run_id,
+                command.parameters,
+                pool=command.pool,
                 namespace=firing.namespace,
-                pool=command.pool or self.flows[command.flow],
                 nonce=command.nonce,
                 firing_id=firing.id,
                 lane=self.lane,
@@ -274,11 +276,11 @@ def starter_of(firing: Firing) -> str | None:
 
 
 class FlowPools:
-    """The pool of each flow that a worker has registered; `run` keeps it fresh, and what is missing is asked for."""
+    """Deployments and registered flows, by name; `run` keeps it fresh, and what is missing is asked for."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
-        self._known: dict[str, str] = {}
+        self._known: dict[str, Target] = {}
 
     async def run(self, database: Database) -> None:
         """Look every so often, beside the transactions, until cancelled."""
@@ -292,22 +294,21 @@ class FlowPools:
                     raise
 
     @property
-    def known(self) -> Mapping[str, str]:
+    def known(self) -> Mapping[str, Target]:
         """As far as it has been looked up."""
         return self._known
 
-    async def get(self, connection: AsyncConnection, needed: Iterable[str]) -> dict[str, str]:
-        """Pools by flow; those of `needed` that are missing are registered nowhere."""
+    async def get(self, connection: AsyncConnection, needed: Iterable[str]) -> dict[str, Target]:
+        """As far as there is anything; those of `needed` that are missing are neither deployed nor registered."""
         if not all(name in self._known for name in needed):
             await self._look(connection)
         return self._known
 
     async def _look(self, connection: AsyncConnection) -> None:
-        rows = await _registered.fetch(connection, of=self._namespace)
-        self._known = {row["name"]: row["pool"] for row in rows}
+        self._known = await all_targets(connection, self._namespace)
 
 
 def flows_of(automation: Automation) -> set[str]:
-    """The flows that the steps of a rule may launch."""
+    """The deployments and flows that the steps of a rule may launch."""
     steps = (*automation.then, *automation.on_resolve, *automation.on_error)
     return {step.flow for step in steps if isinstance(step, RunStep)}

@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from penstock.automations.due_times import next_of_cron
+from penstock.automations.due_times import DueTimes, next_of_cron
 from penstock.events.ids import derived_id
 from penstock.events.instants import Instant
 
@@ -21,11 +21,12 @@ _WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A schedule's definition: `every` (microseconds) or `cron` (five fields) in a time zone."""
+    """A schedule's definition: `every` (microseconds), `cron` (five fields) or `rrule` (RFC 5545) in a time zone."""
 
     every: int | None = None
     cron: str | None = None
     timezone: str = "UTC"
+    rrule: str | None = None
 
     @property
     def digest(self) -> str:
@@ -34,13 +35,16 @@ class Spec:
 
     def to_json(self) -> str:
         """As it stands in the database."""
-        return json.dumps(asdict(self), sort_keys=True)
+        found = asdict(self)
+        if self.rrule is None:  # as it was before there were any, or every schedule would start anew
+            del found["rrule"]
+        return json.dumps(found, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
         """The reverse; fields of a later format are ignored."""
         found = json.loads(text)
-        return cls(found.get("every"), found.get("cron"), found.get("timezone", "UTC"))
+        return cls(found.get("every"), found.get("cron"), found.get("timezone", "UTC"), found.get("rrule"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,10 @@ def next_due(spec: Spec, after: Instant) -> Instant:
     """
     if spec.every is not None:
         return after + spec.every
-    found = next_of_cron(spec.cron or "", spec.timezone, after)
+    if spec.rrule is not None:
+        found = DueTimes(rrule=spec.rrule, timezone=spec.timezone).next_after(after)
+    else:
+        found = next_of_cron(spec.cron or "", spec.timezone, after)
     return NEVER if found is None else found
 
 

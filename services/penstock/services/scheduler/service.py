@@ -15,6 +15,7 @@ from penstock.services.backoff import Backoff
 from penstock.services.context import Context
 from penstock.services.database import unavailable
 from penstock.services.rulebook import Revision
+from penstock.services.scheduler.deployed import DeploymentTicks
 from penstock.services.scheduler.due import Spec
 from penstock.services.scheduler.store import Key, adopt, fire_due, until_next
 
@@ -38,6 +39,11 @@ class SchedulerService:
 
     async def run(self, started: Callable[[], None]) -> None:
         """See Service."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(DeploymentTicks(self._context).run())
+            await self._follow(started)
+
+    async def _follow(self, started: Callable[[], None]) -> None:
         failures = 0
         while True:
             try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -86,8 +86,17 @@ class Passing:
 class Execution:
     """Carries out one run in one child. `lose` and `hand_back` may be called at any time, from the loop."""
 
-    def __init__(self, shop: Shop, claimed: ClaimedRun, flow: FlowInfo, child: Child, passing: Passing) -> None:
+    def __init__(
+        self,
+        shop: Shop,
+        claimed: ClaimedRun,
+        flow: FlowInfo,
+        child: Child,
+        passing: Passing,
+        version: str | None = None,  # the git commit of the flow's folder, as this worker has it
+    ) -> None:
         self._shop, self.claimed, self._flow, self._child = shop, claimed, flow, child
+        self._version = version
         self._has_child = True
         self._claimed = time.monotonic()
         self._passing = passing
@@ -184,7 +193,11 @@ class Execution:
 
     async def _begin(self, at: Instant) -> None:
         """Its code begins at `at`, however long it takes to write that."""
-        await self._write(lambda connection: begin(connection, self.claimed, self._shop.actor, at, self._source))
+        await self._write(
+            lambda connection: begin(
+                connection, self.claimed, self._shop.actor, at, source=self._source or None, version=self._version
+            )
+        )
 
     async def _pass(self) -> bool:
         """Pass the limits, or be parked."""
@@ -358,13 +371,23 @@ def _ended(claimed: ClaimedRun, state: str, error: str) -> Ended:
     return Ended(*same, claimed.tries, state, error)
 
 
-async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at: Instant, source: str) -> None:
-    """The run's code began at `at`, on the database's clock.  source: digest of the code, kept the first time."""
+async def begin(
+    connection: AsyncConnection,
+    claimed: ClaimedRun,
+    actor: str,
+    at: Instant,
+    *,
+    source: str | None = None,
+    version: str | None = None,
+) -> None:
+    """The run's code began at `at`, on the database's clock.
+
+    source: digest of the code, kept the first time.  version: the git commit of the flow's folder, as it is here.
+    """
     detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
+    known: dict[str, Any] = {"source": source} | ({} if version is None else {"version": version})
     run_id, epoch = claimed.id, claimed.epoch
-    await change_state(
-        connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, source=source or None
-    )
+    await change_state(connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, **known)
 
 
 async def name_run(connection: AsyncConnection, claimed: ClaimedRun, name: str) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.events.errors import PenstockError
 from penstock.services import hints
 from penstock.services.context import Context
+from penstock.services.versions import versions_of
 from penstock.services.worker import registry
 from penstock.services.worker.frames import FlowInfo, Problem
 
@@ -29,6 +30,7 @@ class Presence:
         self._context = context
         self._changed = asyncio.Event()
         self.flows: dict[str, FlowInfo] = {}
+        self.versions: dict[str, str | None] = {}  # git commits by the place of a flow
         self.problems: list[Problem] = []
         self.registered = asyncio.Event()
 
@@ -41,6 +43,10 @@ class Presence:
         if flows != self.flows or not self.registered.is_set():
             self.flows = flows
             self._changed.set()
+
+    def register_again(self) -> None:
+        """Other code may look the same from outside."""
+        self._changed.set()
 
     async def run(self) -> None:
         """Register, and keep it true, until cancelled."""
@@ -69,13 +75,15 @@ class Presence:
     async def _register(self) -> None:
         changed, flows = self._changed.is_set(), list(self.flows.values())
         self._changed.clear()
+        if changed:  # in a thread: git is asked
+            self.versions = await asyncio.to_thread(versions_of, [flow.place for flow in flows])
         name, settings = self._context.instance, self._context.settings
 
         async def write(connection: AsyncConnection) -> None:
             if not await registry.heartbeat(connection, name):
                 await registry.come_online(connection, name, settings.namespace, settings.pool)
             if changed:
-                await registry.register_flows(connection, settings.namespace, settings.pool, flows)
+                await registry.register_flows(connection, settings.namespace, settings.pool, flows, self.versions)
             await registry.strike_out_silent(connection)
 
         await self._context.database.write(write)

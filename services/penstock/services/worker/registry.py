@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -22,8 +23,17 @@ from penstock.services.worker.frames import FlowInfo
 SILENT = timedelta(seconds=30)  # without a heartbeat: the worker is taken as gone, and told as offline
 
 
-async def register_flows(connection: AsyncConnection, namespace: str, pool: str, flows: Iterable[FlowInfo]) -> None:
-    """Write what these flows are; the last worker that registers a name says where it runs."""
+async def register_flows(
+    connection: AsyncConnection,
+    namespace: str,
+    pool: str,
+    flows: Iterable[FlowInfo],
+    versions: Mapping[str, str | None] = MappingProxyType({}),
+) -> None:
+    """Write what these flows are; the last worker that registers a name says where it runs.
+
+    versions: the git commit by the place of a flow.
+    """
     rows = [
         {
             "namespace": namespace,
@@ -31,7 +41,8 @@ async def register_flows(connection: AsyncConnection, namespace: str, pool: str,
             "pool": pool,
             "module": each.module,
             "parameters": json.dumps(each.parameters),
-            "options": json.dumps(_options(each)),
+            "options": json.dumps(options_of(each)),
+            "version": versions.get(each.place),
         }
         for each in flows
     ]
@@ -39,7 +50,7 @@ async def register_flows(connection: AsyncConnection, namespace: str, pool: str,
         return
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     statement = insert(flow).values(updated=clock.now())
-    new = {name: statement.excluded[name] for name in ("pool", "module", "parameters", "options", "updated")}
+    new = {name: statement.excluded[name] for name in ("pool", "module", "parameters", "options", "version", "updated")}
     await connection.execute(statement.on_conflict_do_update(index_elements=["namespace", "name"], set_=new), rows)
 
 
@@ -86,7 +97,8 @@ async def _tell(connection: AsyncConnection, what: str, name: str, namespace: st
     publish_later(connection, service_lane(name), [event])
 
 
-def _options(info: FlowInfo) -> dict[str, object]:
+def options_of(info: FlowInfo) -> dict[str, object]:
+    """What the table `flow` keeps of a flow beside its parameters."""
     return {
         "limits": info.limits,
         "tags": info.tags,

@@ -23,7 +23,8 @@ from penstock.services import hints
 from penstock.services.context import Context
 from penstock.services.limits import Limits, LimitSpec
 from penstock.services.messaging import Messaging
-from penstock.services.run_operations import ASKED, wanted_of
+from penstock.services.places import Places
+from penstock.services.run_operations import wanted_of
 from penstock.services.worker.asking import Desk
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
@@ -72,6 +73,7 @@ class WorkerService:
         self._crew = Crew(self._start_child, settings.concurrency, changed=self._on_room, loaded=self._presence.take)
         self._end_hooks = EndHooks(context.database, self._crew.take, self._crew.put_back)
         self._leases = Leases(settings.run_lease, self._renew)
+        self._places = Places(context)
         self._shop = Shop(
             context.database,
             Limits(context.redis, settings.namespace),
@@ -111,6 +113,7 @@ class WorkerService:
         try:
             await _until([*keeping, *taking], self._prepare(messaging))
             taking += _start(self._sweep(), follow(settings.flows, known, self._renew_children))
+            taking += _start(self._places.run())
             claiming += _start(self._claim_until_stopped())
             started()
             await _until([*keeping, *taking, *claiming], asyncio.Event().wait())
@@ -136,6 +139,7 @@ class WorkerService:
     async def _renew_children(self, files: list[str]) -> None:
         """Flow files were saved: runs that begin from now on have the new code."""
         _log.info("worker.flows_changed", files=files, in_force=await self._crew.renew())
+        self._presence.register_again()  # the version may be another one, though the flows look the same
 
     async def _idle(self) -> None:
         """Without flows (PENSTOCK_FLOWS is empty) there is nothing to run, which is no error."""
@@ -228,7 +232,8 @@ class WorkerService:
             self._returning.add(returning)
             returning.add_done_callback(self._returning.discard)
             return
-        execution = Execution(self._shop, claimed, self._presence.flows[claimed.flow], child, passing)
+        flow = self._presence.flows[claimed.flow]
+        execution = Execution(self._shop, claimed, flow, child, passing, self._presence.versions.get(flow.place))
         self._leases.hold(claimed.id, claimed.epoch, since, execution.lose, execution.keep)
         task = asyncio.create_task(self._see_through(execution, claimed))
         self._running[claimed.id, claimed.epoch] = execution, task
@@ -244,6 +249,7 @@ class WorkerService:
             self._leases.release(claimed.id, claimed.epoch)
             execution.let_go()
             self._on_room()
+            self._places.one_ended()
 
     async def _return(self, claimed: ClaimedRun) -> bool:
         async def write(connection: AsyncConnection) -> None:
@@ -258,7 +264,7 @@ class WorkerService:
     async def _heed(self) -> None:
         """Hear what people want of the runs in hand; a look now and then is for the hint that was lost."""
         while True:
-            await self._context.hints.wait(ASKED, _HEED)
+            await self._context.hints.wait(hints.ASKED, _HEED)
             if self._running:
                 await tried("worker.cannot_heed", self._heed_all)
 
