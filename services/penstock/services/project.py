@@ -13,6 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from penstock.automations.problems import did_you_mean
 from penstock.events.errors import PenstockError
+from penstock.services.pools import Pool
 from penstock.services.settings import Settings
 
 FILE = "penstock.yaml"
@@ -30,6 +31,7 @@ class ProjectFile(BaseModel):
     namespace: str | None = None
     rules: list[str] | None = None
     flows: list[str] | None = None
+    pools: list[Pool] | None = None
 
     @field_validator("rules", "flows", mode="before")
     @classmethod

@@ -286,8 +286,9 @@ async def begin(connection: AsyncConnection, claimed: ClaimedRun, actor: str, at
 
 
 async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
-    """The run waits for another worker."""
-    await give_back(connection, claimed, State.PENDING, detail="handed back: its worker stops", actor=actor)
+    """The run waits for another worker. Its epoch is raised here already: nothing of ours is written any more."""
+    detail, epoch = "handed back: its worker stops", claimed.epoch + 1
+    await give_back(connection, claimed, State.PENDING, detail=detail, actor=actor, epoch=epoch)
 
 
 async def settle(

@@ -23,12 +23,13 @@ from penstock.services import hints
 from penstock.services.context import Context
 from penstock.services.limits import Limits, LimitSpec
 from penstock.services.messaging import Messaging
-from penstock.services.worker.children import Child
+from penstock.services.pools import Kind, pool_named
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
-from penstock.services.worker.crew import Crew
+from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.execution import Execution, Passing, Shop
 from penstock.services.worker.frames import Log, Problem
 from penstock.services.worker.leases import Leases
+from penstock.services.worker.places import Forked, Making, Place, Spawned
 from penstock.services.worker.presence import Presence, tried
 from penstock.services.worker.sources import follow, stamps
 
@@ -45,14 +46,17 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds.  sweep: between looks for runs whose wake-up was lost.  drain: for runs to end when the worker stops."""
+    """Seconds.  sweep: between looks for runs whose wake-up was lost.
+
+    drain: for runs to end when the worker stops; None: as its pool says.
+    """
 
     sweep: float = 1.0
-    drain: float = 5.0
+    drain: float | None = None
 
 
 class WorkerService:
-    """One worker of the pool and namespace of its settings."""
+    """One worker of the pool and namespace of its settings.  Raises UnknownPoolError."""
 
     def __init__(self, context: Context, pace: Pace | None = None) -> None:
         settings = context.settings
@@ -65,7 +69,14 @@ class WorkerService:
         self._running: dict[tuple[str, int], tuple[Execution, asyncio.Task[None]]] = {}
         self._returning: set[asyncio.Task[bool]] = set()
         self._presence = Presence(context)
-        self._crew = Crew(self._start_child, settings.concurrency, changed=self._on_room, loaded=self._presence.take)
+        self._pool = pool_named(settings.pools, settings.pool)
+        self._crew = Crew(
+            self._place(),
+            settings.concurrency,
+            changed=self._on_room,
+            loaded=self._presence.take,
+            wear=Wear(1 if self._pool.kind is Kind.PROCESS else self._pool.recycle, self._pool.memory),
+        )
         self._leases = Leases(settings.run_lease, self._renew)
         self._shop = Shop(
             context.database,
@@ -258,19 +269,25 @@ class WorkerService:
             await self._context.hints.give(hints.OUTBOX, *([hints.FACTS] if facts else []))
 
     async def _drain(self) -> None:
-        """Let runs end, then hand back those that have not."""
+        """Let runs end, then hand back those that have not; these at once when told to hurry."""
         tasks = [task for _, task in self._running.values()]
         if not tasks:
             return
-        await asyncio.wait(tasks, timeout=self._pace.drain)
+        drain = self._pool.drain.total_seconds() if self._pace.drain is None else self._pace.drain
+        _log.info("worker.draining", runs=len(tasks), seconds=drain)
+        hurried = asyncio.create_task(self._context.hurry.wait())
+        ending = asyncio.ensure_future(asyncio.wait(tasks))
+        await asyncio.wait([hurried, ending], timeout=drain, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([hurried, ending])
         for execution, _ in [*self._running.values()]:
             execution.hand_back()
         _, late = await asyncio.wait(tasks, timeout=5.0)
         await _cancel(late)  # the database is away: the leases will end
 
-    async def _start_child(self) -> Child:
+    def _place(self) -> Place:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
-        return await Child.start(self._context.settings.flows, env=environment, on_log=_tell_outside)
+        making = Making(self._context.settings.flows, env=environment, on_log=_tell_outside)
+        return Forked(making) if self._pool.kind is Kind.PROCESS else Spawned(making)
 
 
 def _run_of(wake_up: bytes) -> str:
