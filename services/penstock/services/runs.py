@@ -40,6 +40,7 @@ from penstock.services.database.late import Writes, at_the_end
 from penstock.services.database.prepared import Prepared, Row, inserting
 from penstock.services.database.records import publish_each, service_lane, system_event, tell_firing
 from penstock.services.database.tables import journal, run, run_event, run_log
+from penstock.services.turns import fairness_key
 
 FORMAT = 1
 LINE_LIMIT = 16_384  # characters of one log line or error that are kept
@@ -70,8 +71,9 @@ class TransitionError(PenstockError):
 class NewRun:
     """A run to be made. id: derived from its cause, so that it is made once.
 
-    parameters: JSON of an object; secrets stand in it as placeholders that carry `nonce`.  limits: names, beside those
-    of the flow.  report: 1 if its end is a fact for (firing_id, lane, step).  actor: who launched it.
+    parameters: JSON of an object; secrets stand in it as placeholders that carry `nonce`.  queue: of its pool.
+    fairness_key: whose run it is; the keys of a flow take turns (turns.py).  limits: names, beside those of the flow.
+    report: 1 if its end is a fact for (firing_id, lane, step).  actor: who launched it.
     """
 
     id: str
@@ -81,6 +83,8 @@ class NewRun:
     pool: str = "default"
     nonce: str = ""
     priority: int = 0
+    queue: str = "default"
+    fairness_key: str = ""
     limits: tuple[str, ...] = ()
     firing_id: str | None = None
     lane: str | None = None
@@ -104,6 +108,7 @@ class LogLine:
 
 _KEPT_OF_NEW = (
     *("id", "flow", "parameters", "namespace", "pool", "nonce", "priority", "limits", "firing_id", "lane", "step"),
+    *("queue", "fairness_key"),
     *("report", "correlationid", "causationid", "traceparent", "hops", "state", "seq", "format"),
 )
 _create = inserting(
@@ -283,6 +288,7 @@ def stale(run_id: str, epoch: int) -> StaleEpochError:
 def _new_row(new: NewRun) -> dict[str, Any]:
     row = asdict(new)
     del row["actor"]
+    row |= {"fairness_key": fairness_key(new.fairness_key)}
     return row | {"limits": json.dumps(new.limits), "state": State.PENDING.value, "seq": 1, "format": FORMAT}
 
 

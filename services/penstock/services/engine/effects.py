@@ -148,6 +148,7 @@ class Effects:
                 firing_id=firing.id,
                 lane=self.lane,
                 step=command.step,
+                fairness_key=msgspec.json.encode([firing.automation, firing.trigger.get("key")]).decode(),
                 report=int(command.waits),
                 correlationid=command.correlationid,
                 causationid=command.causationid,
