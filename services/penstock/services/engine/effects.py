@@ -144,6 +144,8 @@ class Effects:
                 parameters=msgspec.json.encode(command.parameters).decode(),
                 namespace=firing.namespace,
                 pool=command.pool or self.flows[command.flow],
+                queue=command.queue,
+                priority=command.priority,
                 nonce=command.nonce,
                 firing_id=firing.id,
                 lane=self.lane,

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +27,7 @@ from penstock.services.pools import Kind, pool_named
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
 from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.execution import Execution, Passing, Shop
-from penstock.services.worker.frames import Log, Problem
+from penstock.services.worker.frames import FlowInfo, Log, Problem
 from penstock.services.worker.leases import Leases
 from penstock.services.worker.places import Forked, Making, Place, Spawned
 from penstock.services.worker.presence import Presence, tried
@@ -48,11 +48,13 @@ _log = structlog.get_logger()
 class Pace:
     """Seconds.  sweep: between looks for runs whose wake-up was lost.
 
-    drain: for runs to end when the worker stops; None: as its pool says.
+    drain: for runs to end when the worker stops; None: as its pool says.  patience: how long a run waits for a worker
+    that can import its module, before one that cannot has it fail.
     """
 
     sweep: float = 1.0
     drain: float | None = None
+    patience: float = 30.0
 
 
 class WorkerService:
@@ -113,7 +115,7 @@ class WorkerService:
         try:
             await _until([*keeping, *taking], self._prepare(messaging))
             taking += _start(self._sweep(), follow(settings.flows, known, self._renew_children))
-            claiming += _start(self._claim_until_stopped())
+            claiming += _start(self._claim_until_stopped(), self._fail_unloadable())
             started()
             await _until([*keeping, *taking, *claiming], asyncio.Event().wait())
         finally:
@@ -187,8 +189,11 @@ class WorkerService:
 
     async def _claim_some(self) -> bool:
         """Claim for the free children.  Returns whether there may be more that are due."""
+        return await self._claim_as(self._claimer(tuple(sorted(self._presence.flows))))
+
+    async def _claim_as(self, claimer: Claimer) -> bool:
         since = asyncio.get_running_loop().time()
-        given = await claim(self._context.database, self._claimer(), self._crew.free)
+        given = await claim(self._context.database, claimer, self._crew.free)
         for claimed in given.claimed:
             self._execute(claimed, self._passing(claimed), since)
             self._recent[claimed.id] = None
@@ -198,17 +203,35 @@ class WorkerService:
             self._changed(any(row["report"] for row in given.crashed))
         return given.more
 
-    def _claimer(self) -> Claimer:
-        settings = self._context.settings
-        flows = tuple(sorted(self._presence.flows))
-        return Claimer(
-            self._context.instance, settings.namespace, settings.pool, flows, settings.run_lease, settings.run_attempts
-        )
+    async def _fail_unloadable(self) -> None:
+        """Runs of modules that cannot be imported here, and that nobody else has taken for long, fail with the reason.
+
+        They are carried out like others: the child says why it has no such flow.
+        """
+        while not self._stopping:
+            await asyncio.sleep(self._pace.patience / 3)
+            await tried("worker.cannot_claim", self._claim_unloadable)
+
+    async def _claim_unloadable(self) -> None:
+        flows = await self._presence.unloadable()
+        if flows and not self._stopping and self._crew.free > 0:
+            await self._claim_as(replace(self._claimer(flows), patience=timedelta(seconds=self._pace.patience)))
+
+    def _claimer(self, flows: tuple[str, ...]) -> Claimer:
+        settings, order = self._context.settings, self._pool.order
+        lease, attempts, queues = settings.run_lease, settings.run_attempts, settings.queues
+        name, namespace, pool = self._context.instance, settings.namespace, settings.pool
+        return Claimer(name, namespace, pool, flows, lease, attempts, queues, order)
+
+    def _flow(self, name: str) -> FlowInfo:
+        """What is known of it; next to nothing where its module cannot be imported."""
+        found = self._presence.flows.get(name)
+        return found or FlowInfo(name=name, module="", qualname="", place="", parameters={})
 
     def _passing(self, claimed: ClaimedRun) -> Passing:
         """The limits that the run and its flow name."""
         known = self._context.rulebook.current.rules.limits
-        names = dict.fromkeys((*claimed.limits, *self._presence.flows[claimed.flow].limits))
+        names = dict.fromkeys((*claimed.limits, *self._flow(claimed.flow).limits))
         found = {name: known.get((claimed.namespace, name)) for name in names}
         limits = tuple(LimitSpec.of(limit) for limit in found.values() if limit is not None)
         return Passing(limits, tuple(name for name, limit in found.items() if limit is None))
@@ -226,7 +249,7 @@ class WorkerService:
             self._returning.add(returning)
             returning.add_done_callback(self._returning.discard)
             return
-        execution = Execution(self._shop, claimed, self._presence.flows[claimed.flow], child, passing)
+        execution = Execution(self._shop, claimed, self._flow(claimed.flow), child, passing)
         self._leases.hold(claimed.id, claimed.epoch, since, execution.lose, execution.keep)
         task = asyncio.create_task(self._see_through(execution, claimed))
         self._running[claimed.id, claimed.epoch] = execution, task

@@ -15,8 +15,9 @@ _PENDING = "state = 'pending'"
 # As services/turns.py says it. In a trigger, so that the ways on which runs are made need not look at those there are,
 # and a run made by a process of the release before has its rank, too.
 _PLAIN = "NEW.due_at - 60000000 * NEW.priority"
-_SAME = """(SELECT max(rank) + 60000000 FROM run WHERE state = 'pending' AND id <> NEW.id AND pool = NEW.pool
-    AND namespace = NEW.namespace AND flow = NEW.flow AND fairness_key = NEW.fairness_key AND priority = NEW.priority)"""
+_SAME = """(SELECT max(rank) + 60000000 FROM run WHERE state = 'pending' AND id <> NEW.id
+    AND pool = NEW.pool AND namespace = NEW.namespace AND flow = NEW.flow
+    AND fairness_key = NEW.fairness_key AND priority = NEW.priority)"""
 _FUNCTION = f"""CREATE FUNCTION penstock_rank_run() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NEW.rank := GREATEST({_PLAIN}, {_SAME});
