@@ -33,7 +33,6 @@ class Kind(StrEnum):
     INLINE = "inline"  # warm processes, one run after another in each
     PROCESS = "process"  # a fresh process for each run
     DOCKER = "docker"  # a container for each run
-    KUBERNETES = "kubernetes"  # a Job for each run
 
 
 class Order(StrEnum):
@@ -66,9 +65,9 @@ Span = Annotated[timedelta, BeforeValidator(_duration)]
 class Pool(BaseModel):
     """One entry of `pools:`.
 
-    memory: bytes that the process of a run may occupy; none: no ceiling.  recycle: runs after which a warm process is
-    replaced.  order: of the runs that wait.  drain: how long a worker that stops lets its runs go on.
-    image, service_account, …: of containers; see `containers`.
+    memory: bytes that the process (or container) of a run may occupy; none: no ceiling.  recycle: runs after which a
+    warm process is replaced.  order: of the runs that wait.  drain: how long a worker that stops lets its runs go on.
+    Of containers: image; environment; cpus; network, as `docker run` takes them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,9 +80,8 @@ class Pool(BaseModel):
     drain: Span = Field(timedelta(seconds=5), ge=timedelta(0))
     image: str = ""
     environment: dict[str, str] = {}
-    kubernetes_namespace: str = "default"
-    service_account: str = ""
-    cpu: float | None = Field(None, gt=0)
+    cpus: float | None = Field(None, gt=0)
+    network: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,8 +90,10 @@ class Pool(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Pool:
-        if self.kind in (Kind.DOCKER, Kind.KUBERNETES) and not self.image:
-            raise ValueError(f"a pool of kind {self.kind.value} needs an `image` that holds penstock and your flows")
+        if self.kind is Kind.DOCKER and not self.image:
+            raise ValueError("a pool of kind docker needs an `image`, which holds penstock and your flows")
+        if self.kind is not Kind.DOCKER and (self.image or self.environment or self.cpus or self.network):
+            raise ValueError("`image`, `environment`, `cpus` and `network` are for pools of kind docker")
         return self
 
 

@@ -18,7 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
+from penstock.services.pools import Kind, Pool
 from penstock.services.worker.children import Child, ChildStartError
+from penstock.services.worker.containers import Contained, run_command
 from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.frames import Execute, Finished, FlowInfo, Log, Problem, TaskFinished
 from penstock.services.worker.places import Forked, Making, Place, Spawned
@@ -82,6 +84,24 @@ def spawns() -> None:
     print("napping", started.pid)
     time.sleep(600)
 """
+DOCKER = """
+import os, signal, subprocess, sys
+from pathlib import Path
+
+words = sys.argv[1:]
+kept = Path(sys.argv[0]).parent
+if words[:2] == ["rm", "--force"]:
+    os.killpg(int((kept / words[2]).read_text()), signal.SIGKILL)
+elif words[0] == "run":
+    command = [sys.executable, *words[words.index("flows:1") + 2 :]]
+    container = subprocess.Popen(command, start_new_session=True)
+    (kept / words[words.index("--name") + 1]).write_text(str(container.pid))
+    code = container.wait()
+    sys.exit(code if code >= 0 else 128 - code)
+else:
+    sys.exit("docker: unknown command")
+"""
+IMAGE = Pool(name="boxed", kind=Kind.DOCKER, image="flows:1")
 numbers = count(1)
 
 
@@ -97,10 +117,23 @@ def making(project: Path) -> Making:
     return Making(["jobs.py", "broken.py"], cwd=project, grace=0.2)
 
 
-@pytest.fixture(params=[Spawned, Forked])
-async def place(request: pytest.FixtureRequest, making: Making) -> AsyncIterator[Place]:
-    async with opened(request.param(making)) as found:
+@pytest.fixture(params=["spawned", "forked", "contained"])
+async def place(request: pytest.FixtureRequest, making: Making, tmp_path: Path) -> AsyncIterator[Place]:
+    kinds: dict[str, Callable[[], Place]] = {
+        "spawned": lambda: Spawned(making),
+        "forked": lambda: Forked(making),
+        "contained": lambda: Contained(making, IMAGE, stand_in_for_docker(tmp_path)),
+    }
+    async with opened(kinds[request.param]()) as found:
         yield found
+
+
+def stand_in_for_docker(folder: Path) -> str:
+    """A command that runs containers as processes beside it, which outlive it as containers would."""
+    path = folder / "docker"
+    path.write_text(f"#!{sys.executable}\n{DOCKER}")
+    path.chmod(0o755)
+    return str(path)
 
 
 @asynccontextmanager
@@ -160,7 +193,7 @@ async def test_a_run_that_ends_badly_says_why_and_the_process_lives_on(place: Pl
             finished = await run(child, flow)
             assert finished.state == "failed"
             assert re.search(reason, finished.error or ""), finished.error
-        assert (await run(child, "forks")).result == str(child.pid).encode()
+        assert (await run(child, "forks")).state == "completed"
 
 
 @pytest.mark.parametrize(
@@ -300,6 +333,7 @@ async def used(crew: Crew, changed: asyncio.Event, flow: str, **parameters: Any)
     return child.pid, finished
 
 
+@pytest.mark.parametrize("place", ["spawned", "forked"], indirect=True)  # engines watch containers
 async def test_a_process_that_uses_too_much_memory_is_ended_with_the_reason(place: Place) -> None:
     async with a_crew(place, Wear(memory=150 << 20)) as (crew, changed):
         first, finished = await used(crew, changed, "eats", mebibytes=200)
@@ -309,6 +343,7 @@ async def test_a_process_that_uses_too_much_memory_is_ended_with_the_reason(plac
         assert (finished.state, first == second) == ("completed", False)
 
 
+@pytest.mark.parametrize("place", ["spawned", "forked"], indirect=True)
 async def test_a_process_is_replaced_after_so_many_runs(place: Place) -> None:
     async with a_crew(place, Wear(runs=2)) as (crew, changed):
         used_by = [await used(crew, changed, "counts") for _ in range(4)]
@@ -329,3 +364,18 @@ async def test_processes_for_one_run_each_have_the_changed_code_and_keep_it_when
         (project / "jobs.py").write_text("import no_such_library")
         assert not await crew.renew()
         assert [(await used(crew, changed, "counts"))[1].result for _ in range(2)] == [b"1000"] * 2
+
+
+def test_a_container_gets_what_its_pool_says_and_no_value_stands_in_the_command() -> None:
+    more = {"memory": 512 << 20, "cpus": 1.5, "network": "none", "environment": {"TOKEN": "s3cret"}}
+    assert run_command(IMAGE.model_copy(update=more), "penstock-boxed-1") == [
+        *("docker", "run", "--rm", "--interactive", "--init", "--name", "penstock-boxed-1"),
+        *("--label", "penstock.pool=boxed", "--security-opt", "no-new-privileges", "--stop-timeout", "1"),
+        *("--memory", "536870912", "--memory-swap", "536870912", "--cpus", "1.5", "--network", "none"),
+        *("--env", "TOKEN", "flows:1", "python", "-P", "-m", "penstock.services.worker.child"),
+    ]
+
+
+async def test_a_missing_docker_is_told(making: Making) -> None:
+    with pytest.raises(ChildStartError, match="needs the command `nowhere/docker`, which is not on PATH"):
+        await Contained(making, IMAGE, "nowhere/docker").start()

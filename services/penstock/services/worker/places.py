@@ -19,11 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
-from penstock.services.worker.children import Child, ChildStartError, Transport
+from penstock.services.worker.children import Child, ChildStartError, Launch, Transport
 from penstock.services.worker.running import OnLog
 from penstock.services.worker.template import ENDED, FORKED, ORDER, READY, REPLY, THREADS
 
@@ -64,7 +64,7 @@ class Spawned:
         self._making = making
 
     async def start(self) -> Child:
-        return await _child(self._making)
+        return await make(self._making)
 
     def again(self) -> Spawned:
         return Spawned(self._making)
@@ -87,7 +87,7 @@ class Forked:
         if self._stopped:
             raise ChildStartError("no more children are started from modules that have changed since")
         template = await self._running()
-        return await _child(self._making, launch=template.fork)
+        return await make(self._making, template.fork)
 
     def again(self) -> Forked:
         return Forked(self._making)
@@ -115,7 +115,8 @@ class Forked:
         return template
 
 
-async def _child(making: Making, **more: Any) -> Child:
+async def make(making: Making, launch: Launch | None = None) -> Child:
+    """A child, with the process that `launch` starts."""
     return await Child.start(
         making.modules,
         cwd=making.cwd,
@@ -125,7 +126,7 @@ async def _child(making: Making, **more: Any) -> Child:
         grace=making.grace,
         silence=making.silence,
         heartbeat=making.heartbeat,
-        **more,
+        launch=launch,
     )
 
 

@@ -25,6 +25,7 @@ from penstock.services.limits import Limits, LimitSpec
 from penstock.services.messaging import Messaging
 from penstock.services.pools import Kind, pool_named
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
+from penstock.services.worker.containers import Contained
 from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.execution import Execution, Passing, Shop
 from penstock.services.worker.frames import FlowInfo, Log, Problem
@@ -77,7 +78,7 @@ class WorkerService:
             settings.concurrency,
             changed=self._on_room,
             loaded=self._presence.take,
-            wear=Wear(1 if self._pool.kind is Kind.PROCESS else self._pool.recycle, self._pool.memory),
+            wear=self._wear(),
         )
         self._leases = Leases(settings.run_lease, self._renew)
         self._shop = Shop(
@@ -310,7 +311,18 @@ class WorkerService:
     def _place(self) -> Place:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
         making = Making(self._context.settings.flows, env=environment, on_log=_tell_outside)
-        return Forked(making) if self._pool.kind is Kind.PROCESS else Spawned(making)
+        match self._pool.kind:
+            case Kind.PROCESS:
+                return Forked(making)
+            case Kind.DOCKER:
+                return Contained(making, self._pool)
+            case Kind.INLINE:
+                return Spawned(making)
+
+    def _wear(self) -> Wear:
+        """A container's memory is watched by the engine that runs it."""
+        memory = None if self._pool.kind is Kind.DOCKER else self._pool.memory
+        return Wear(self._pool.recycle if self._pool.kind is Kind.INLINE else 1, memory)
 
 
 def _run_of(wake_up: bytes) -> str:
