@@ -44,6 +44,8 @@ class RunStep:
     retry: RetryPolicy
     timeout: int | None
     condition: CelCondition | None = None
+    queue: str = "default"
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,8 @@ class Compiler:
             action.wait == "completed",
             self._retry(action),
             action.timeout,
+            queue=action.queue,
+            priority=action.priority,
         )
 
     def _notify(self, action: models.Notify, path: Path) -> NotifyStep:

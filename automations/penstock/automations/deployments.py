@@ -12,6 +12,7 @@ from penstock.automations.cron import check_cron
 from penstock.automations.documents import Document, read
 from penstock.automations.kinds import Duration, Keys, Name, Names, listing
 from penstock.automations.messages import show, validate
+from penstock.automations.pools import Pool
 from penstock.automations.problems import Path, Problem, did_you_mean
 from penstock.automations.recurrence import check_rrule
 from penstock.automations.when import check_timezone
@@ -78,6 +79,9 @@ class ProjectModel(Keys):
     flows: Paths | None = Field(None, description="Modules or .py files that hold flows.")
     deployments: Annotated[tuple[DeploymentModel, ...], BeforeValidator(listing)] = Field(
         (), description="Flows as they are run under a name."
+    )
+    pools: Annotated[tuple[Pool, ...], BeforeValidator(listing)] = Field(
+        (), description="How the runs of each pool are isolated, and what they may use."
     )
 
 

@@ -96,6 +96,8 @@ class StartRun(Command, frozen=True, tag=True):
     traceparent: str | None
     hops: int
     waits: bool = False
+    queue: str = "default"
+    priority: int = 0
 
 
 class Notify(Command, frozen=True, tag=True):

@@ -61,6 +61,8 @@ class Run(Step):
     run: Text = Field(description="A deployment, or module:flow.")
     with_: dict[str, Any] = Field({}, alias="with", description="Its parameters; templates keep their JSON kind.")
     pool: Name | None = Field(None, description="The worker pool; none: that of the deployment.")
+    queue: Name = Field("default", description="The queue of the pool; a worker serves all of them, or some.")
+    priority: int = Field(0, ge=-1000, le=1000, description="Higher goes first; a point is worth a minute of waiting.")
     wait: Literal["completed"] | None = Field(None, description="`completed`: go on when the run has ended.")
     retry: Retry = Field(Retry(), description="Used when the run is not accepted.")
     timeout: PositiveDuration | None = Field(None, description="A step that takes longer has failed.")

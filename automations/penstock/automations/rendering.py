@@ -91,6 +91,8 @@ def _run(firing: Firing, step: RunStep, variables: dict[str, Any]) -> StartRun:
         firing.traceparent,
         firing.hops + 1,
         step.wait,
+        step.queue,
+        step.priority,
     )
 
 

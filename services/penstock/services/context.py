@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from redis.asyncio import Redis
@@ -31,6 +32,7 @@ class Context:
     hints: Hints
     rulebook: RuleBook
     instance: str  # names this process among all: host, pid and a random part
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)  # set: who stops shall not wait for anything
 
 
 class Service(Protocol):

@@ -15,20 +15,28 @@ import uvloop
 _GRACE = 20.0  # seconds a stopping process has before it is cut off
 
 
-def run_until_signalled(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`; SIGTERM or SIGINT cancels it once, a second one ends the process at once."""
+def run_until_signalled(
+    work: Coroutine[Any, Any, None], *, hurry: asyncio.Event | None = None, grace: float = _GRACE
+) -> None:
+    """Run `work`; SIGTERM or SIGINT cancels it once, and it has `grace` seconds to end.
+
+    A second signal sets `hurry`, and the next one ends the process at once; without `hurry` the second one does.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_signalled(work))
+        runner.run(_until_signalled(work, hurry, grace))
 
 
-async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
+async def _until_signalled(work: Coroutine[Any, Any, None], hurry: asyncio.Event | None, grace: float) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
     stopping = asyncio.Event()
 
     def stop() -> None:
         if stopping.is_set():
-            sys.exit(1)
+            if hurry is None or hurry.is_set():
+                sys.exit(1)
+            hurry.set()
+            return
         stopping.set()
         task.cancel()
 
@@ -36,7 +44,7 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> None:
         loop.add_signal_handler(number, stop)
     done, _ = await asyncio.wait([task, asyncio.ensure_future(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
     if task not in done:
-        await asyncio.wait([task], timeout=_GRACE)
+        await asyncio.wait([task], timeout=grace)
     if task.done() and not task.cancelled():
         task.result()
 

@@ -41,6 +41,7 @@ from penstock.services.database.late import Writes, at_the_end
 from penstock.services.database.prepared import Prepared, Row, inserting
 from penstock.services.database.records import publish_each, service_lane, system_event, tell_firing
 from penstock.services.database.tables import journal, run, run_event, run_log
+from penstock.services.turns import fairness_key
 
 FORMAT = 1
 NEVER: Instant = 253_402_300_799_000_000  # the end of the year 9999
@@ -76,8 +77,9 @@ class TransitionError(PenstockError):
 class NewRun:
     """A run to be made. id: derived from its cause, so that it is made once.
 
-    parameters: JSON of an object; secrets stand in it as placeholders that carry `nonce`.  limits: names, beside those
-    of the flow.  report: 1 if its end is a fact for (firing_id, lane, step).  actor: who launched it.
+    parameters: JSON of an object; secrets stand in it as placeholders that carry `nonce`.  queue: of its pool.
+    fairness_key: whose run it is; the keys of a flow take turns (turns.py).  limits: names, beside those of the flow.
+    report: 1 if its end is a fact for (firing_id, lane, step).  actor: who launched it.
     deployment: whose run it is.  version: the git commit of the flow's folder.
     gate: 0 if it has to wait until its deployment has a place for it (places.py), else None.
     """
@@ -89,6 +91,8 @@ class NewRun:
     pool: str = "default"
     nonce: str = ""
     priority: int = 0
+    queue: str = "default"
+    fairness_key: str = ""
     limits: tuple[str, ...] = ()
     firing_id: str | None = None
     lane: str | None = None
@@ -116,6 +120,7 @@ class LogLine:
 
 _KEPT_OF_NEW = (
     *("id", "flow", "parameters", "namespace", "pool", "nonce", "priority", "limits", "firing_id", "lane", "step"),
+    *("queue", "fairness_key"),
     *("report", "correlationid", "causationid", "traceparent", "hops", "state", "seq", "format"),
     *("deployment", "version", "tags", "gate"),
 )
@@ -336,6 +341,7 @@ def stale(run_id: str, epoch: int) -> StaleEpochError:
 def _new_row(new: NewRun) -> dict[str, Any]:
     row = asdict(new)
     del row["actor"]
+    row |= {"fairness_key": fairness_key(new.fairness_key)}
     row |= {"limits": json.dumps(new.limits), "tags": json.dumps(new.tags) if new.tags else None}
     return row | {"state": _first_state(new).value, "seq": 1, "format": FORMAT}
 

@@ -10,6 +10,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from penstock.automations.pools import Pool
+
 PathList = Annotated[tuple[str, ...], NoDecode]
 DEFAULT_RULES = ("rules",)
 
@@ -32,6 +34,9 @@ class Settings(BaseSettings):
     rules: PathList = DEFAULT_RULES  # directories of rule files; a comma between several
     flows: PathList = ()  # modules or .py files that hold flows
     pool: str = "default"  # the work pool that this process's worker serves
+    pools: tuple[Pool, ...] = ()  # what the pools are, as JSON; a pool that stands nowhere is inline
+    queues: PathList = ()  # of the pool; none: all of them
+    worker_name: str = ""  # what the worker is called; default: its host and process id
 
     host: str = "127.0.0.1"  # where HTTP listens: loopback unless told otherwise
     port: int = Field(default=4180, ge=0, le=65535)  # 0: any free one
@@ -45,7 +50,7 @@ class Settings(BaseSettings):
     run_lease: timedelta = Field(default=timedelta(seconds=15), gt=timedelta(0))  # of a claimed run
     run_attempts: int = Field(default=5, ge=1)  # claims of one run before it is given up as crashed
     delivery_lease: timedelta = Field(default=timedelta(seconds=30), gt=timedelta(0))  # of a claimed notification
-    concurrency: int = Field(default=4, ge=1, le=256)  # warm children of one worker
+    concurrency: int = Field(default=4, ge=1, le=256)  # runs of one worker at a time
     slack_base_url: str = ""  # instead of Slack's own, for channels that name none
     twilio_base_url: str = ""  # likewise
     outbox_ceiling: int = Field(default=50_000, ge=1)  # unsent rows above which an engine stops reading
@@ -53,7 +58,7 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_json: bool = False
 
-    @field_validator("rules", "flows", "trusted_proxies", mode="before")
+    @field_validator("rules", "flows", "queues", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

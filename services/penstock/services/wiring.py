@@ -79,14 +79,17 @@ SERVICES: dict[str, Callable[[Context], Service]] = {
 }
 
 
-def instance_name() -> str:
-    """Names this process among all that share a database."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+def instance_name(name: str = "") -> str:
+    """Names this process among all that share a database.  name: instead of host and process id."""
+    return f"{name or f'{socket.gethostname()}-{os.getpid()}'}-{secrets.token_hex(3)}"
 
 
 @asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
-    """Open everything that services share; closed at the end.  Raises NotConfiguredError."""
+async def open_context(settings: Settings, hurry: asyncio.Event | None = None) -> AsyncIterator[Context]:
+    """Open everything that services share; closed at the end.  Raises NotConfiguredError.
+
+    hurry: as in Context; it is set when the process is told to stop a second time.
+    """
     for name in ("bus_url", "database_url", "redis_url"):
         if not getattr(settings, name):
             raise NotConfiguredError(
@@ -102,7 +105,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(bus.close)
         hints = Hints(redis)
         rulebook = RuleBook(database, hints, settings.namespace)
-        yield Context(settings, database, bus, redis, hints, rulebook, instance_name())
+        instance = instance_name(settings.worker_name)
+        yield Context(settings, database, bus, redis, hints, rulebook, instance, hurry or asyncio.Event())
 
 
 def open_redis(url: str) -> Redis:

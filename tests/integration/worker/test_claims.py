@@ -10,12 +10,14 @@ import pytest
 import sqlalchemy as sa
 from tests.support.runs import add, claimer, end_leases, look, make_due, rows, run_row, states, told
 
+from penstock.automations.pools import Order
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State
 from penstock.services.database import Database, StaleEpochError, clock, connect, tables
 from penstock.services.runs import NewRun, change_state, record_calls
+from penstock.services.turns import POINT, rank
 from penstock.services.worker import claims
-from penstock.services.worker.claims import ClaimedRun, give_back, renew
+from penstock.services.worker.claims import ClaimedRun, Claimer, give_back, renew
 
 
 async def begin(database: Database, claimed: ClaimedRun) -> None:
@@ -49,6 +51,50 @@ async def test_the_highest_priority_then_the_longest_due_comes_first(database: D
     assert [each.id for each in (await look(database, claimer("w1"), 2)).claimed] == ["c", "a"]
     given = await look(database, claimer("w1"), 2)
     assert ([each.id for each in given.claimed], given.more) == (["b"], False)
+
+
+async def order_of(database: Database, who: Claimer, most: int = 100) -> list[str]:
+    return [each.id for each in (await look(database, who, most)).claimed]
+
+
+async def test_a_key_with_many_runs_does_not_block_another(database: Database) -> None:
+    await add(database, *(NewRun(f"many{n:03}", "reroute", fairness_key="truck/1") for n in range(300)))
+    await add(database, *(NewRun(f"few{n}", "reroute", fairness_key="truck/2") for n in range(3)))
+    await add(database, NewRun("other", "another"))
+    who = claimer("w1", flows=("reroute", "another"))
+    assert await order_of(database, who, 7) == ["many000", "few0", "other", "many001", "few1", "many002", "few2"]
+
+
+async def test_a_point_of_priority_is_worth_a_minute_of_waiting_unless_the_pool_is_strict(database: Database) -> None:
+    await add(database, NewRun("low", "reroute"), NewRun("high", "reroute", priority=3))
+    minutes_ago = {"due_at": tables.run.c.due_at - 4 * POINT, "rank": tables.run.c.rank - 4 * POINT}
+    async with database.begin() as connection:  # as if it had been made four minutes earlier
+        await connection.execute(sa.update(tables.run).where(tables.run.c.id == "low").values(minutes_ago))
+    await add(database, NewRun("higher", "reroute", priority=5))
+    for who, order in [(claimer("w1"), ["higher", "low", "high"]), (claimer("w2"), ["higher", "high", "low"])]:
+        strict = replace(who, order=Order.STRICT) if who.worker == "w2" else who
+        assert await order_of(database, strict) == order
+        await end_leases(database)
+
+
+async def test_a_worker_of_some_queues_leaves_the_others(database: Database) -> None:
+    await add(database, NewRun("a", "reroute"), NewRun("b", "reroute", queue="bulk"), NewRun("c", "reroute", queue="x"))
+    assert await order_of(database, replace(claimer("w1"), queues=("bulk", "x"))) == ["b", "c"]
+    assert await order_of(database, claimer("w2")) == ["a"]
+
+
+async def test_the_database_ranks_runs_as_the_page_of_turns_says(database: Database) -> None:
+    await add(database, NewRun("ended", "reroute", fairness_key="b"))
+    async with database.begin() as connection:
+        await change_state(connection, "ended", None, State.CANCELLED)
+    kinds = [("a", 0), ("b", 0), ("a", 0), ("a", 2), ("a", 0), ("a", 2), ("b", -1), ("x" * 500, 0), ("x" * 500, 0)]
+    await add(database, *(NewRun(f"r{n}", "reroute", fairness_key=k, priority=p) for n, (k, p) in enumerate(kinds)))
+    waiting: dict[tuple[str, int], list[int]] = {}
+    for row in await rows(database, tables.run, tables.run.c.state == "pending"):
+        same = waiting.setdefault((row["fairness_key"], row["priority"]), [])
+        assert row["rank"] == rank(row["due_at"], row["priority"], same)
+        same.append(row["rank"])
+    assert [len(each) for each in waiting.values()] == [3, 1, 2, 1, 2]
 
 
 async def test_runs_of_other_flows_pools_namespaces_and_formats_are_left_alone(database: Database) -> None:
@@ -180,5 +226,5 @@ async def test_runs_that_have_ended_or_wait_do_not_weigh_on_a_claim(database: Da
     async with database.read() as connection:
         text = query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
         plan = "\n".join(str(tuple(row)) for row in await connection.execute(sa.text(f"{explain} {text}")))
-    assert all(name in plan for name in ("ix_run_pending", "ix_run_parked", "ix_run_held"))
+    assert all(name in plan for name in ("ix_run_ranked", "ix_run_parked", "ix_run_held"))
     assert [each.id for each in (await look(database, claimer("w1"), 4)).claimed] == ["r1"]

@@ -15,6 +15,7 @@ __all__ = ["app", "main"]
 ROOMS: dict[str, tuple[str, str]] = {
     "up": ("penstock.services.cli.up", "Start everything in one process, with nothing prepared."),
     "service": ("penstock.services.cli.service", "Run one service (or a few) as a process of its own."),
+    "worker": ("penstock.services.cli.worker", "Carry out the runs of a pool: start."),
     "db": ("penstock.services.cli.db", "The database's schema: upgrade, forget-topic."),
     "keys": ("penstock.services.cli.keys", "Who may use the API, in production: create, list, revoke."),
     "emit": ("penstock.services.cli.emit", "Send one event."),

@@ -36,9 +36,9 @@ def main(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=", "
     run_until_signalled(serve(settings, names))
 
 
-async def serve(settings: Settings, names: list[str]) -> None:
+async def serve(settings: Settings, names: list[str], hurry: asyncio.Event | None = None) -> None:
     """Run the named services until cancelled; ends with an exception when one fails for good."""
-    async with open_context(settings) as context:
+    async with open_context(settings, hurry) as context:
         await schema_ready(context.database)
         await run_services(context, names, started=_said, restart=False)
 

@@ -321,6 +321,9 @@ run = Table(
     _text("parameters"),  # JSON; secrets stand in it as placeholders
     _text("nonce", default=""),  # placeholders that carry it are secrets (automations.templates)
     _int("priority", default=0),
+    _text("queue", default="default"),  # of its pool; a worker serves all of them, or some
+    _text("fairness_key", default=""),  # runs of one flow take turns between their keys
+    _int("rank", default=0),  # who is first; set by a trigger as the row comes in (services.turns)
     _int("attempt", default=0),  # claims so far
     _int("retries", default=0),  # retries of the flow's own policy so far
     _int("epoch", default=0),  # raised by each claim; writes that carry an older one are refused
@@ -363,6 +366,10 @@ WAITS_FOR_TIME = run.c.state.in_([sa.literal_column("'waiting'"), sa.literal_col
 IS_HELD = run.c.state == sa.literal_column("'running'")
 _in_order = (run.c.pool, run.c.priority.desc(), run.c.due_at, run.c.id)
 Index("ix_run_pending", *_in_order, postgresql_where=WAITS_FOR_WORKER, sqlite_where=WAITS_FOR_WORKER)
+_by_rank = (run.c.pool, run.c.rank, run.c.id)
+Index("ix_run_ranked", *_by_rank, postgresql_where=WAITS_FOR_WORKER, sqlite_where=WAITS_FOR_WORKER)
+_of_a_key = (run.c.pool, run.c.namespace, run.c.flow, run.c.fairness_key, run.c.priority, run.c.rank)
+Index("ix_run_same", *_of_a_key, postgresql_where=WAITS_FOR_WORKER, sqlite_where=WAITS_FOR_WORKER)
 Index("ix_run_parked", run.c.pool, run.c.due_at, postgresql_where=WAITS_FOR_TIME, sqlite_where=WAITS_FOR_TIME)
 Index("ix_run_held", run.c.pool, run.c.lease_until, postgresql_where=IS_HELD, sqlite_where=IS_HELD)
 # Likewise of the runs of deployments alone: a run without one is in neither.

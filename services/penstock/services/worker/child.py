@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -44,11 +45,13 @@ from penstock.services.worker.run import Run
 class Child:
     """The process: its channel, its flows, its present run."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: Library | None = None, modules: Sequence[str] = ()) -> None:
+        """library: what `modules` hold, where they have been imported already (template.py)."""
         self._interruption = Interruption()
         self._channel = Channel(self._interruption)
         self._output = Output(self._channel, self._interruption)
-        self._library = Library()
+        self._preloaded = list(modules) if library is not None else None
+        self._library = library or Library()
         self._orders: SimpleQueue[Load | Execute | Stop] = SimpleQueue()
         self._run: Run | None = None
         self._until = math.inf  # of the present run's lease, on the monotonic clock
@@ -66,7 +69,8 @@ class Child:
 
     def _load(self, order: Load) -> None:
         threading.Thread(target=self._beat, args=(order.heartbeat,), name="penstock-heartbeat", daemon=True).start()
-        self._library = load_flows(order.modules)
+        if order.modules != self._preloaded:
+            self._library = load_flows(order.modules)
         problems = [Problem(problem.module, problem.reason) for problem in self._library.problems]
         flows = {name: flow_info(flow) for name, flow in self._library.flows.items()}
         self._output.end()

@@ -8,9 +8,9 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import psutil
@@ -60,6 +60,22 @@ class ChildGoneError(ChildError):
     """A child has ended; start another one."""
 
 
+class Transport(Protocol):
+    """What a child needs of its process; asyncio's transport of a subprocess has it."""
+
+    def get_pid(self) -> int: ...
+
+    def get_returncode(self) -> int | None: ...
+
+    def get_pipe_transport(self, fd: int) -> asyncio.BaseTransport | None: ...
+
+    def close(self) -> None: ...
+
+
+# Starts a process that speaks frames on its stdin and stdout, in a session of its own, and tells the protocol of it.
+Launch = Callable[[asyncio.SubprocessProtocol], Awaitable[Transport]]
+
+
 class Child(asyncio.SubprocessProtocol):
     """One child process. It carries out one run at a time; after its end a new one is started in its place.
 
@@ -85,7 +101,7 @@ class Child(asyncio.SubprocessProtocol):
         self._open = {1, 2}  # pipes that may still bring something
         self._running: Running | None = None
         self._heard = time.monotonic()
-        self._transport: asyncio.SubprocessTransport
+        self._transport: Transport
         self._ending: asyncio.Task[None] | None = None
 
     @classmethod
@@ -100,24 +116,19 @@ class Child(asyncio.SubprocessProtocol):
         grace: float = 5.0,
         silence: float = 60.0,
         heartbeat: float = 1.0,
+        launch: Launch | None = None,
     ) -> Child:
         """Start a process and have it import `modules` (paths relative to `cwd`, or dotted names).
 
+        launch: how the process comes to be; none: a new interpreter, in `cwd` and with `env`.
         on_log: takes what is printed outside of runs.  timeout: seconds for starting and importing.  grace: seconds
         between asking a run to end and killing it.  silence: seconds without a sign of life until a child that has a
         run is killed (code that holds the interpreter's lock gives none).
         A module that does not import is in `problems`.  Raises ChildStartError when the process itself fails.
         """
         named = list(modules)
-        loop = asyncio.get_running_loop()
-        transport, child = await loop.subprocess_exec(
-            lambda: cls(on_log, grace, silence),
-            *(sys.executable, "-P", "-m", "penstock.services.worker.child"),
-            cwd=cwd,
-            env=None if env is None else dict(env),
-            start_new_session=True,  # Ctrl-C is the worker's; and the child can be killed with all that it started
-        )
-        child._transport = transport
+        child = cls(on_log, grace, silence)
+        child._transport = await (launch or _new_interpreter(cwd, env))(child)
         child._send(Load(modules=named, heartbeat=heartbeat))
         try:
             await child._await_loaded(named, timeout)
@@ -188,6 +199,10 @@ class Child(asyncio.SubprocessProtocol):
         self._send(Cancel(run_id=run_id, epoch=running.order.epoch, reason=reason))
         told = f"it was {reason.replace('_', ' ')}, did not end within {self._grace:g} s, and its process was killed"
         running.timers.append(self._loop.call_later(self._grace, self._force, running, reason, told))
+
+    def end(self, state: str, reason: str) -> None:
+        """Kill it; its run, if it has one, ends in that state for that reason."""
+        self._force(self._running, state, reason)
 
     def hold(self, run_id: str, until: float) -> None:
         """Let the run go on until then (monotonic clock); afterwards the child ends itself."""
@@ -387,6 +402,20 @@ class Child(asyncio.SubprocessProtocol):
 async def _refuse(asked: Asked) -> str:
     """For orders whose giver keeps nothing."""
     return f"nobody keeps an {asked.what} for this run"
+
+
+def _new_interpreter(cwd: str | os.PathLike[str] | None, env: Mapping[str, str] | None) -> Launch:
+    async def launch(child: asyncio.SubprocessProtocol) -> Transport:
+        transport, _ = await asyncio.get_running_loop().subprocess_exec(
+            lambda: child,
+            *(sys.executable, "-P", "-m", "penstock.services.worker.child"),
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            start_new_session=True,  # Ctrl-C is the worker's; and the child can be killed with all that it started
+        )
+        return transport
+
+    return launch
 
 
 def _ignore(_: object) -> None:

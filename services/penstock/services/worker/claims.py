@@ -11,15 +11,17 @@ again. A run whose claims all died `run_attempts` times over kills its workers, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.automations.pools import Order
 from penstock.events.instants import Instant, microseconds
 from penstock.flows.sources import RecordedCall
 from penstock.flows.states import State
@@ -34,7 +36,7 @@ _OF_CLAIM = (
     *("firing_id", "lane", "step", "correlationid", "causationid", "traceparent", "hops"),
 )
 _NOTHING = Recorded({}, {})
-_COLUMNS = (*_OF_CLAIM, "state", "attempt", "worker", "limits", "report", "priority", "due_at", "source")
+_COLUMNS = (*_OF_CLAIM, *("source",), "state", "attempt", "worker", "limits", "report", "priority", "rank", "due_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,8 @@ class Given:
 class Claimer:
     """Who claims: a worker of one namespace and pool, and the flows that it has; it leaves other runs to others.
 
-    attempts: claims of one run that may end without a word before it is given up.
+    attempts: claims of one run that may end without a word before it is given up.  queues: none: all of the pool.
+    order: of the runs that wait.  patience: only runs that have been due for so long; others may take them before.
     """
 
     worker: str
@@ -102,6 +105,9 @@ class Claimer:
     flows: tuple[str, ...]
     lease: timedelta
     attempts: int
+    queues: tuple[str, ...] = ()
+    order: Order = Order.FAIR
+    patience: timedelta = timedelta(0)
 
     @property
     def actor(self) -> str:
@@ -110,7 +116,7 @@ class Claimer:
 
 
 async def claim(database: Database, claimer: Claimer, limit: int) -> Given:
-    """Claim up to `limit` due runs: the highest priority first, then the longest due.
+    """Claim up to `limit` due runs, in the order of `claimer`.
 
     A run whose holder let its lease end goes back to pending first, as a change of its own; after
     `claimer.attempts` such claims it becomes crashed instead.
@@ -127,12 +133,15 @@ async def claim(database: Database, claimer: Claimer, limit: int) -> Given:
 async def _take(database: Database, claimer: Claimer, limit: int) -> list[Row]:
     """Raise the epochs.  Returns the rows as they were but for the epoch, and `now`; in order."""
     wanted = {"pool": claimer.pool, "namespace": claimer.namespace, "flows": list(claimer.flows), "most": limit}
+    wanted |= {"queues": list(claimer.queues)} if claimer.queues else {}
+    wanted |= {"patience": microseconds(claimer.patience)} if claimer.patience else {}
     holding = {"holder": claimer.worker, "lease": microseconds(claimer.lease)}
+    asking = _asking(claimer.order, bool(claimer.queues), bool(claimer.patience))
     if not database.is_sqlite:
-        found = await database.alone(_take_at_once, **wanted, **holding)
-        return sorted(found, key=lambda row: (-row["priority"], row["due_at"], row["id"]))
+        found = await database.alone(asking.take_at_once, **wanted, **holding)
+        return sorted(found, key=_places[claimer.order])
     async with database.begin() as connection:
-        found = await _due.fetch(connection, **wanted)
+        found = await asking.due.fetch(connection, **wanted)
         await _take_each.many(connection, [holding | {"run_": row["id"]} for row in found])
     return [{**row, "epoch": row["epoch"] + 1} for row in found]
 
@@ -200,27 +209,38 @@ async def give_back(
     return True
 
 
-def _due_ones(*where: sa.ColumnElement[bool]) -> sa.Subquery:
+_places: Mapping[Order, Callable[[Row], tuple[Any, ...]]] = {
+    Order.FAIR: lambda row: (row["rank"], row["id"]),
+    Order.STRICT: lambda row: (-row["priority"], row["due_at"], row["id"]),
+}
+
+
+def _in_order(order: Order, of: Any) -> list[Any]:
+    """As `_places`, for the columns `of` a query.  Each is what an index of waiting runs holds."""
+    return [of.rank, of.id] if order is Order.FAIR else [of.priority.desc(), of.due_at, of.id]
+
+
+def _due_ones(
+    which: sa.ColumnElement[bool], order: Order, *where: sa.ColumnElement[bool], patient: bool
+) -> sa.Subquery:
     """Free rows that are due, in order, locked; those that somebody else is claiming now are passed over."""
     # As a subquery the clock is read once, and indexes on times can be used.
     now = sa.select(clock.now()).scalar_subquery()
     ours = (run.c.pool == sa.bindparam("pool"), run.c.namespace == sa.bindparam("namespace"))
     able = (one_of(run.c.flow, "flows"), run.c.format <= FORMAT)
-    columns = (run.c.id, run.c.priority, run.c.due_at, run.c.worker)
-    query = sa.select(*columns).where(*where, run.c.due_at <= now, run.c.lease_until <= now, *ours, *able)
-    query = query.order_by(run.c.priority.desc(), run.c.due_at, run.c.id).limit(_most)
+    columns = (run.c.id, run.c.rank, run.c.priority, run.c.due_at, run.c.worker)
+    due = run.c.due_at <= (now - sa.bindparam("patience", type_=sa.BigInteger()) if patient else now)
+    query = sa.select(*columns).where(which, *where, due, run.c.lease_until <= now, *ours, *able)
+    query = query.order_by(*_in_order(order, run.c)).limit(_most)
     return query.with_for_update(skip_locked=True).subquery()
 
 
-def claimable() -> sa.Select[Any]:
+def claimable(order: Order = Order.FAIR, *, by_queue: bool = False, patient: bool = False) -> sa.Select[Any]:
     """The rows to claim, each kind by an index of its own: an index of all would be full of those that have ended."""
-    kinds = [
-        sa.select(_due_ones(WAITS_FOR_WORKER)),
-        sa.select(_due_ones(WAITS_FOR_TIME)),
-        sa.select(_due_ones(IS_HELD)),
-    ]
-    found = sa.union_all(*kinds).subquery()
-    return sa.select(found).order_by(found.c.priority.desc(), found.c.due_at, found.c.id).limit(_most)
+    queues = (one_of(run.c.queue, "queues"),) if by_queue else ()
+    kinds = (WAITS_FOR_WORKER, WAITS_FOR_TIME, IS_HELD)
+    found = sa.union_all(*(sa.select(_due_ones(kind, order, *queues, patient=patient)) for kind in kinds)).subquery()
+    return sa.select(found).order_by(*_in_order(order, found.c)).limit(_most)
 
 
 def _taking() -> dict[str, Any]:
@@ -230,19 +250,28 @@ def _taking() -> dict[str, Any]:
 
 
 _most = sa.bindparam("most", type_=sa.BigInteger())
-_picked = claimable().cte("picked")
-_as_it_was = [(run.c.attempt - 1).label("attempt"), _picked.c.worker]
-_told = [run.c[name] for name in _COLUMNS if name not in ("attempt", "worker")]
 _now = clock.now().label("now")
-_take_at_once = Prepared(
-    sa.update(run).where(run.c.id == _picked.c.id).values(_taking()).returning(*_told, *_as_it_was, _now)
-)
-_chosen = claimable().subquery()
-_due = Prepared(
-    sa.select(*(run.c[name] for name in _COLUMNS), _now)
-    .join(_chosen, run.c.id == _chosen.c.id)
-    .order_by(run.c.priority.desc(), run.c.due_at, run.c.id)
-)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """The statements of one way to ask. PostgreSQL takes at once; SQLite looks for what is due, and then takes it."""
+
+    take_at_once: Prepared
+    due: Prepared
+
+
+@cache
+def _asking(order: Order, by_queue: bool, patient: bool) -> _Asking:
+    wanted = claimable(order, by_queue=by_queue, patient=patient)
+    picked, chosen = wanted.cte("picked"), wanted.subquery()
+    as_it_was = [(run.c.attempt - 1).label("attempt"), picked.c.worker]
+    told = [run.c[name] for name in _COLUMNS if name not in ("attempt", "worker")]
+    taking = sa.update(run).where(run.c.id == picked.c.id).values(_taking()).returning(*told, *as_it_was, _now)
+    due = sa.select(*(run.c[name] for name in _COLUMNS), _now).join(chosen, run.c.id == chosen.c.id)
+    return _Asking(Prepared(taking), Prepared(due.order_by(*_in_order(order, run.c))))
+
+
 _take_each = Prepared(sa.update(run).where(run.c.id == sa.bindparam("run_")).values(_taking()))
 
 

@@ -1,20 +1,30 @@
-"""The warm children of one worker: as many as it has slots, each dead or worn one replaced."""
+"""The child processes of one worker: as many as it has slots, each dead, worn or swollen one replaced."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from penstock.services.backoff import Backoff
 from penstock.services.worker.children import Child, ChildError
 from penstock.services.worker.frames import FlowInfo, Problem
+from penstock.services.worker.places import Place
 
 _AGAIN = Backoff(attempts=2**31)  # of starting a child: whatever keeps it from coming up may be mended meanwhile
+_LOOK = 0.2  # seconds between looks at what children occupy
 _log = structlog.get_logger()
 
-StartChild = Callable[[], Awaitable[Child]]
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """What a child may go through.  runs: until it is replaced.  memory: bytes that it may occupy; None: any."""
+
+    runs: int = 1_000
+    memory: int | None = None
 
 
 class Crew:
@@ -22,13 +32,14 @@ class Crew:
 
     def __init__(
         self,
-        start: StartChild,
+        place: Place,
         size: int,
         *,
         changed: Callable[[], None],
         loaded: Callable[[dict[str, FlowInfo], list[Problem]], None],
+        wear: Wear | None = None,
     ) -> None:
-        self._start, self.size = start, size
+        self._place, self.size, self._wear = place, size, wear or Wear()
         self._changed, self._loaded = changed, loaded
         self._free: list[Child] = []
         self._all: set[Child] = set()
@@ -42,9 +53,10 @@ class Crew:
 
     async def run(self) -> None:
         """Keep every slot filled until cancelled. The first child alone tells what can be run; the others follow."""
-        first = await self._start_one()
-        self._add(first)
+        first = await self._next()
         slots = [asyncio.create_task(self._keep(child)) for child in (first, *[None] * (self.size - 1))]
+        if self._wear.memory is not None:
+            slots.append(asyncio.create_task(self._weigh(self._wear.memory)))
         try:
             await asyncio.gather(*slots)
         finally:
@@ -61,8 +73,8 @@ class Crew:
 
     def put_back(self, child: Child) -> None:
         """Its run has ended."""
-        if child.spent or child in self._outdated:
-            self._retire(child)
+        if child.spent or child in self._outdated or child.runs >= self._wear.runs:
+            self._aside(child.kill())
         elif child.alive:
             self._free.append(child)
             self._changed()
@@ -72,48 +84,76 @@ class Crew:
 
         Code that cannot be loaded changes nothing: the children go on with what they hold.  Returns whether it could.
         """
-        trial = await self._start_one()
+        place = self._place.again()
+        trial = await self._start_one(place)
         problems = trial.problems
         await trial.stop()
         for problem in problems:
             _log.warning("worker.flow_unusable", module=problem.module, reason=problem.reason, kept="the code before")
         if problems:
+            await place.stop()
             return False
+        before, self._place = self._place, place
         self._outdated = set(self._all)
         free, self._free = self._free, []
         for child in free:
-            self._retire(child)
+            self._aside(child.kill())
+        self._aside(before.stop())
         return True
 
-    def _retire(self, child: Child) -> None:
-        retiring = asyncio.create_task(child.kill())
-        self._keepers.add(retiring)
-        retiring.add_done_callback(self._keepers.discard)
+    def _aside(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._keepers.add(task)
+        task.add_done_callback(self._keepers.discard)
 
     async def stop(self) -> None:
         """End all children; those with a run are killed."""
         self._free.clear()
         await asyncio.gather(*(child.kill() if child.busy else child.stop() for child in self._all))
+        await self._place.stop()
 
     async def _keep(self, child: Child | None) -> None:
         """One slot: a child, and after its end another one."""
         while True:
             if child is None:
-                child = await self._start_one()
-                self._add(child)
+                child = await self._next()
             code = await child.wait_exited()
-            _log.info("worker.child_ended", pid=child.pid, exit_code=code, runs=child.runs)
+            told = _log.debug if child.runs >= self._wear.runs else _log.info
+            told("worker.child_ended", pid=child.pid, exit_code=code, runs=child.runs)
             self._all.discard(child)
             self._outdated.discard(child)
             if child in self._free:
                 self._free.remove(child)
             child = None
 
-    async def _start_one(self) -> Child:
+    async def _weigh(self, most: int) -> None:
+        """End children that occupy too much, with their runs: before the machine does it to whom it likes."""
+        while True:
+            for child in list(self._all):
+                used = child.rss()
+                if used is None or used <= most:
+                    continue
+                if child.busy or child.runs:  # where importing took it all, the next would be no smaller
+                    told = f"it used {used / (1 << 20):.0f} MiB, the pool allows {most / (1 << 20):.0f} MiB"
+                    _log.warning("worker.child_too_big", pid=child.pid, reason=told)
+                    child.end("failed", told)
+            await asyncio.sleep(_LOOK)
+
+    async def _next(self) -> Child:
+        """One that holds the code in force."""
+        while True:
+            place = self._place
+            child = await self._start_one(place)
+            if place is self._place:
+                self._add(child)
+                return child
+            await child.kill()  # the code has changed while it started
+
+    async def _start_one(self, place: Place) -> Child:
         failures = 0
         while True:
             try:
-                return await self._start()
+                return await place.start()
             except (ChildError, OSError) as error:
                 failures += 1
                 _log.warning("worker.child_not_started", failures=failures, error=str(error))

@@ -23,6 +23,7 @@ from penstock.flows.journal import TaskCall
 from penstock.flows.states import State
 from penstock.services.backoff import Backoff
 from penstock.services.database import Database, StaleEpochError, clock, unavailable
+from penstock.services.database.prepared import Prepared
 from penstock.services.database.records import publish_later, service_lane, system_event
 from penstock.services.database.tables import run
 from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
@@ -397,8 +398,16 @@ async def name_run(connection: AsyncConnection, claimed: ClaimedRun, name: str) 
 
 
 async def hand_back(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
-    """The run waits for another worker."""
+    """The run waits for another worker. Its epoch is raised here already: nothing of ours is written any more."""
     await give_back(connection, claimed, State.PENDING, detail="handed back: its worker stops", actor=actor)
+    await _end_epoch.fetch(connection, run_=claimed.id, mine=claimed.epoch)
+
+
+_end_epoch = Prepared(
+    sa.update(run)
+    .where(run.c.id == sa.bindparam("run_"), run.c.epoch == sa.bindparam("mine"))
+    .values(epoch=run.c.epoch + 1)
+)
 
 
 async def set_aside(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -59,6 +60,16 @@ class Presence:
             await asyncio.sleep(_AGAIN)
             self._changed.set()
 
+    async def unloadable(self) -> tuple[str, ...]:
+        """Flows that this pool had from modules that cannot be imported now."""
+        modules = {_module(problem.module) for problem in self.problems}
+        if not modules:
+            return ()
+        settings = self._context.settings
+        async with self._context.database.read() as connection:
+            known = await registry.flows_of(connection, settings.namespace, settings.pool, modules)
+        return tuple(name for name in known if name not in self.flows)
+
     async def leave(self) -> None:
         """Strike the worker out; best effort, others do it when its heartbeat is missing."""
 
@@ -91,6 +102,11 @@ class Presence:
         if changed:
             _log.info("worker.registered", flows=sorted(self.flows), pool=settings.pool)
             await self._context.hints.give(hints.OUTBOX, hints.FLOWS)
+
+
+def _module(name: str) -> str:
+    """As flows name it: a path by its file's name."""
+    return Path(name).stem if name.endswith(".py") else name
 
 
 async def tried(told: str, deed: Callable[[], Awaitable[object]]) -> bool:

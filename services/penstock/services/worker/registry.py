@@ -54,6 +54,12 @@ async def register_flows(
     await connection.execute(statement.on_conflict_do_update(index_elements=["namespace", "name"], set_=new), rows)
 
 
+async def flows_of(connection: AsyncConnection, namespace: str, pool: str, modules: Iterable[str]) -> list[str]:
+    """The names that were registered from these modules, in order."""
+    where = (flow.c.namespace == namespace, flow.c.pool == pool, flow.c.module.in_(sorted(modules)))
+    return list((await connection.execute(sa.select(flow.c.name).where(*where).order_by(flow.c.name))).scalars())
+
+
 async def come_online(connection: AsyncConnection, name: str, namespace: str, pool: str) -> None:
     """Enter the worker, with its event."""
     row = {"id": name, "namespace": namespace, "pool": pool, "host": socket.gethostname(), "pid": os.getpid()}

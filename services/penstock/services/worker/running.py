@@ -41,4 +41,6 @@ def exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    if code == 137:  # 128 + SIGKILL, as containers and shells tell it
+        return "was killed by SIGKILL (out of memory?)"
     return f"exited with code {code}" + (" (os._exit?)" if code != 70 else "")

@@ -10,13 +10,14 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.automations.pools import Kind, pool_named
 from penstock.events.bus import runs_topic
 from penstock.flows.states import State
 from penstock.services import hints
@@ -26,13 +27,14 @@ from penstock.services.messaging import Messaging
 from penstock.services.places import Places
 from penstock.services.run_operations import wanted_of
 from penstock.services.worker.asking import Desk
-from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
-from penstock.services.worker.crew import Crew
+from penstock.services.worker.containers import Contained
+from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.end_hooks import Ended, EndHooks
 from penstock.services.worker.execution import Execution, Passing, Shop
-from penstock.services.worker.frames import Log, Problem
+from penstock.services.worker.frames import FlowInfo, Log, Problem
 from penstock.services.worker.leases import Leases
+from penstock.services.worker.places import Forked, Making, Place, Spawned
 from penstock.services.worker.presence import Presence, tried
 from penstock.services.worker.sources import follow, stamps
 
@@ -50,14 +52,19 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds.  sweep: between looks for runs whose wake-up was lost.  drain: for runs to end when the worker stops."""
+    """Seconds.  sweep: between looks for runs whose wake-up was lost.
+
+    drain: for runs to end when the worker stops; None: as its pool says.  patience: how long a run waits for a worker
+    that can import its module, before one that cannot has it fail.
+    """
 
     sweep: float = 1.0
-    drain: float = 5.0
+    drain: float | None = None
+    patience: float = 30.0
 
 
 class WorkerService:
-    """One worker of the pool and namespace of its settings."""
+    """One worker of the pool and namespace of its settings.  Raises UnknownPoolError."""
 
     def __init__(self, context: Context, pace: Pace | None = None) -> None:
         settings = context.settings
@@ -70,7 +77,14 @@ class WorkerService:
         self._running: dict[tuple[str, int], tuple[Execution, asyncio.Task[None]]] = {}
         self._returning: set[asyncio.Task[bool]] = set()
         self._presence = Presence(context)
-        self._crew = Crew(self._start_child, settings.concurrency, changed=self._on_room, loaded=self._presence.take)
+        self._pool = pool_named(settings.pools, settings.pool)
+        self._crew = Crew(
+            self._place(),
+            settings.concurrency,
+            changed=self._on_room,
+            loaded=self._presence.take,
+            wear=self._wear(),
+        )
         self._end_hooks = EndHooks(context.database, self._crew.take, self._crew.put_back)
         self._leases = Leases(settings.run_lease, self._renew)
         self._places = Places(context)
@@ -114,7 +128,7 @@ class WorkerService:
             await _until([*keeping, *taking], self._prepare(messaging))
             taking += _start(self._sweep(), follow(settings.flows, known, self._renew_children))
             taking += _start(self._places.run())
-            claiming += _start(self._claim_until_stopped())
+            claiming += _start(self._claim_until_stopped(), self._fail_unloadable())
             started()
             await _until([*keeping, *taking, *claiming], asyncio.Event().wait())
         finally:
@@ -190,8 +204,11 @@ class WorkerService:
 
     async def _claim_some(self) -> bool:
         """Claim for the free children.  Returns whether there may be more that are due."""
+        return await self._claim_as(self._claimer(tuple(sorted(self._presence.flows))))
+
+    async def _claim_as(self, claimer: Claimer) -> bool:
         since = asyncio.get_running_loop().time()
-        given = await claim(self._context.database, self._claimer(), self._crew.free)
+        given = await claim(self._context.database, claimer, self._crew.free)
         for claimed in given.claimed:
             self._execute(claimed, self._passing(claimed), since)
             self._recent[claimed.id] = None
@@ -204,17 +221,35 @@ class WorkerService:
             self._end_hooks.tell(Ended(row["id"], **{name: row[name] for name in names}))
         return given.more
 
-    def _claimer(self) -> Claimer:
-        settings = self._context.settings
-        flows = tuple(sorted(self._presence.flows))
-        return Claimer(
-            self._context.instance, settings.namespace, settings.pool, flows, settings.run_lease, settings.run_attempts
-        )
+    async def _fail_unloadable(self) -> None:
+        """Runs of modules that cannot be imported here, and that nobody else has taken for long, fail with the reason.
+
+        They are carried out like others: the child says why it has no such flow.
+        """
+        while not self._stopping:
+            await asyncio.sleep(self._pace.patience / 3)
+            await tried("worker.cannot_claim", self._claim_unloadable)
+
+    async def _claim_unloadable(self) -> None:
+        flows = await self._presence.unloadable()
+        if flows and not self._stopping and self._crew.free > 0:
+            await self._claim_as(replace(self._claimer(flows), patience=timedelta(seconds=self._pace.patience)))
+
+    def _claimer(self, flows: tuple[str, ...]) -> Claimer:
+        settings, order = self._context.settings, self._pool.order
+        lease, attempts, queues = settings.run_lease, settings.run_attempts, settings.queues
+        name, namespace, pool = self._context.instance, settings.namespace, settings.pool
+        return Claimer(name, namespace, pool, flows, lease, attempts, queues, order)
+
+    def _flow(self, name: str) -> FlowInfo:
+        """What is known of it; next to nothing where its module cannot be imported."""
+        found = self._presence.flows.get(name)
+        return found or FlowInfo(name=name, module="", qualname="", place="", parameters={})
 
     def _passing(self, claimed: ClaimedRun) -> Passing:
         """The limits that the run and its flow name."""
         known = self._context.rulebook.current.rules.limits
-        names = dict.fromkeys((*claimed.limits, *self._presence.flows[claimed.flow].limits))
+        names = dict.fromkeys((*claimed.limits, *self._flow(claimed.flow).limits))
         found = {name: known.get((claimed.namespace, name)) for name in names}
         limits = tuple(LimitSpec.of(limit) for limit in found.values() if limit is not None)
         return Passing(limits, tuple(name for name, limit in found.items() if limit is None))
@@ -232,7 +267,7 @@ class WorkerService:
             self._returning.add(returning)
             returning.add_done_callback(self._returning.discard)
             return
-        flow = self._presence.flows[claimed.flow]
+        flow = self._flow(claimed.flow)
         execution = Execution(self._shop, claimed, flow, child, passing, self._presence.versions.get(flow.place))
         self._leases.hold(claimed.id, claimed.epoch, since, execution.lose, execution.keep)
         task = asyncio.create_task(self._see_through(execution, claimed))
@@ -293,19 +328,36 @@ class WorkerService:
             await self._context.hints.give(hints.OUTBOX, *([hints.FACTS] if facts else []))
 
     async def _drain(self) -> None:
-        """Let runs end, then hand back those that have not."""
+        """Let runs end, then hand back those that have not; these at once when told to hurry."""
         tasks = [task for _, task in self._running.values()]
         if not tasks:
             return
-        await asyncio.wait(tasks, timeout=self._pace.drain)
+        drain = self._pool.drain.total_seconds() if self._pace.drain is None else self._pace.drain
+        _log.info("worker.draining", runs=len(tasks), seconds=drain)
+        hurried = asyncio.create_task(self._context.hurry.wait())
+        ending = asyncio.ensure_future(asyncio.wait(tasks))
+        await asyncio.wait([hurried, ending], timeout=drain, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([hurried, ending])
         for execution, _ in [*self._running.values()]:
             execution.hand_back()
         _, late = await asyncio.wait(tasks, timeout=5.0)
         await _cancel(late)  # the database is away: the leases will end
 
-    async def _start_child(self) -> Child:
+    def _place(self) -> Place:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
-        return await Child.start(self._context.settings.flows, env=environment, on_log=_tell_outside)
+        making = Making(self._context.settings.flows, env=environment, on_log=_tell_outside)
+        match self._pool.kind:
+            case Kind.PROCESS:
+                return Forked(making)
+            case Kind.DOCKER:
+                return Contained(making, self._pool)
+            case Kind.INLINE:
+                return Spawned(making)
+
+    def _wear(self) -> Wear:
+        """A container's memory is watched by the engine that runs it."""
+        memory = None if self._pool.kind is Kind.DOCKER else self._pool.memory
+        return Wear(self._pool.recycle if self._pool.kind is Kind.INLINE else 1, memory)
 
 
 def _run_of(wake_up: bytes) -> str:
