@@ -163,7 +163,7 @@ async def _locked(connection: AsyncConnection, namespace: str, run_id: str) -> A
 
 async def _change(connection: AsyncConnection, row: Any, order: Order) -> None:
     columns: dict[str, Any] = {}
-    told_as: str | None = None
+    told_as = ""
     goes_on = order.operation in ("retry", "resume")
     if order.operation == "retry":
         # Its tries are counted on, and its budgets of retries and of crashes are whole again.

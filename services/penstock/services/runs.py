@@ -157,7 +157,7 @@ async def change_state(
     goes_on: bool = False,
     due_in: timedelta | None = None,
     began: Instant | None = None,
-    told_as: str | None = None,
+    told_as: str = "",
     **columns: Any,
 ) -> Row:
     """Put a run into another state: its row, one `run_event`, one event.  Returns the run's row as events tell it.
@@ -332,7 +332,7 @@ def tell_changes(
     actor: str,
     *,
     goes_on: bool = False,
-    told_as: str | None = None,
+    told_as: str = "",
 ) -> None:
     """One `run_event` and one event for each run that an UPDATE has changed just now.
 
@@ -358,7 +358,7 @@ async def _tell_end(connection: AsyncConnection, row: Row, result: str | None) -
     await tell_firing(connection, namespace=row["namespace"], firing_id=row["firing_id"], lane=row["lane"], fact=body)
 
 
-def _told(row: Mapping[str, Any], at: Instant, told_as: str | None = None, **more: Any) -> Outgoing:
+def _told(row: Mapping[str, Any], at: Instant, told_as: str = "", **more: Any) -> Outgoing:
     """The event of a change."""
     state = row["state"]
     name = told_as or ("started" if state == State.RUNNING else state)  # an event is named for what happened

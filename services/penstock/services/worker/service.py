@@ -189,6 +189,8 @@ class WorkerService:
             del self._recent[next(iter(self._recent))]
         if given.crashed:
             self._changed(any(row["report"] for row in given.crashed))
+        if given.stopped:
+            self._changed(any(row["report"] for row in given.stopped))
         return given.more
 
     def _claimer(self) -> Claimer:
