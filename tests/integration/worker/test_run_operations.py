@@ -21,6 +21,7 @@ from penstock.services.run_operations import Order, operate, operate_on_many
 from penstock.services.run_rules import OperationRefusedError
 from penstock.services.runs import NewRun, RunNotFoundError, change_state, record_calls
 from penstock.services.settings import Settings
+from penstock.services.worker import service
 from penstock.services.worker.claims import ClaimedRun, give_back
 
 ANN = "user/ann"
@@ -68,8 +69,9 @@ async def begun(database: Database, run_id: str = "r1") -> ClaimedRun:
 
 
 async def test_a_cancelled_run_undoes_what_it_did_and_a_retry_does_it_again(
-    context: Context, database: Database, tmp_path: Path
+    context: Context, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "_HEED", 60.0)  # the hint alone brings it
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     async with working(context):
         await add(database, NewRun("r1", "trip", json.dumps({"path": str(notes), "gate": str(gate)})))
@@ -89,9 +91,15 @@ async def test_a_cancelled_run_undoes_what_it_did_and_a_retry_does_it_again(
     assert await audited(database) == [(ANN, "run.cancelled"), (ANN, "run.retried")]
 
 
+async def no_hint(*names: str) -> None:
+    """They are lost."""
+
+
 async def test_a_suspended_run_ends_its_process_after_a_call_and_goes_on_from_there(
-    context: Context, database: Database, tmp_path: Path
+    context: Context, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "_HEED", 0.05)  # the worker looks by itself
+    monkeypatch.setattr(context.hints, "give", no_hint)
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     async with working(context):
         await add(database, NewRun("r1", "steps", json.dumps({"path": str(notes), "gate": str(gate)})))
