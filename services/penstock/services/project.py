@@ -25,11 +25,13 @@ def load_settings(folder: Path | None = None, **overrides: Any) -> Settings:
 
 def settings_of(project: ProjectModel, **overrides: Any) -> Settings:
     """As `load_settings`, with what stands in a file that was read."""
-    found = {name: getattr(project, name) for name in ("namespace", "rules", "flows", "pools")}
+    found = {name: getattr(project, name) for name in ("namespace", "rules", "flows")} | {
+        "pools": project.pools or None
+    }
     chosen = {
         name: value
         for name, value in found.items()
-        if value not in (None, ()) and f"PENSTOCK_{name.upper()}" not in os.environ
+        if value is not None and f"PENSTOCK_{name.upper()}" not in os.environ
     }
     return Settings(**{**chosen, **overrides})
 

@@ -21,6 +21,7 @@ from penstock.services.run_operations import Order, operate, operate_on_many
 from penstock.services.run_rules import OperationRefusedError
 from penstock.services.runs import NewRun, RunNotFoundError, change_state, record_calls
 from penstock.services.settings import Settings
+from penstock.services.worker import service
 from penstock.services.worker.claims import ClaimedRun, give_back
 
 ANN = "user/ann"
@@ -68,8 +69,9 @@ async def begun(database: Database, run_id: str = "r1") -> ClaimedRun:
 
 
 async def test_a_cancelled_run_undoes_what_it_did_and_a_retry_does_it_again(
-    context: Context, database: Database, tmp_path: Path
+    context: Context, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "_HEED", 60.0)  # the hint alone brings it
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     async with working(context):
         await add(database, NewRun("r1", "trip", json.dumps({"path": str(notes), "gate": str(gate)})))
@@ -89,9 +91,15 @@ async def test_a_cancelled_run_undoes_what_it_did_and_a_retry_does_it_again(
     assert await audited(database) == [(ANN, "run.cancelled"), (ANN, "run.retried")]
 
 
+async def no_hint(*names: str) -> None:
+    """They are lost."""
+
+
 async def test_a_suspended_run_ends_its_process_after_a_call_and_goes_on_from_there(
-    context: Context, database: Database, tmp_path: Path
+    context: Context, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(service, "_HEED", 0.05)  # the worker looks by itself
+    monkeypatch.setattr(context.hints, "give", no_hint)
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     async with working(context):
         await add(database, NewRun("r1", "steps", json.dumps({"path": str(notes), "gate": str(gate)})))
@@ -137,7 +145,7 @@ async def test_what_was_asked_of_a_worker_that_died_is_done_by_the_next(database
     await operate(context, "default", "r2", Order("suspend", ANN))
     await end_leases(database)
     given = await look(database, claimer("w2"), 5)
-    assert given.claimed == []
+    assert (given.claimed, given.crashed, {row["id"] for row in given.stopped}) == ([], [], {"r1", "r2"})
     assert await states(database, "r1") == ["pending", "running", "pending", "cancelled"]
     assert await states(database, "r2") == ["pending", "running", "pending", "paused"]
 

@@ -78,6 +78,8 @@ async def waits_for(database: Database, run: Row, changes: list[Shown]) -> str |
         return f"its code, to {run['asked']} as {run['asked_by']} has asked"
     if state is State.PAUSED:
         return f"{detail or 'somebody'}: `penstock runs resume {run['id']}` lets it go on"
+    if state is State.SCHEDULED:
+        return detail or f"its time, {format_instant(run['due_at'])}"
     if state in (State.WAITING, State.RETRYING) and not due:
         return f"{detail or 'its next try'}, until {format_instant(run['due_at'])} at the latest"
     if state in (State.PENDING, State.WAITING, State.RETRYING) and run["worker"] is None:

@@ -13,7 +13,6 @@ from penstock.services.cli.durations import moment
 from penstock.services.cli.run_options import Automation, Deployment, Flow, Since, States, Tag, Until
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-run_changes.add_to(app)
 Id = Annotated[str, typer.Argument(metavar="ID")]
 
 
@@ -159,3 +158,6 @@ def _summary(value: Any) -> Any:
 
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return value if len(text) <= 200 else f"{text[:200]}… ({len(text)} characters; --json has it whole)"
+
+
+run_changes.add_to(app)  # after those above, which the help names first

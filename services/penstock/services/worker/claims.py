@@ -82,13 +82,16 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What one look for due runs gave.  crashed: rows of runs that were given up, or stopped as a person had asked of
-    a worker that has died; their ends are to be told.
+    """What one look for due runs gave.
+
+    crashed: rows of runs that were given up; their ends are to be told.  stopped: likewise of runs that became what a
+    person had asked of a worker that has died since.
     """
 
     claimed: list[ClaimedRun]
     crashed: list[Row]
     more: bool  # there may be more that are due
+    stopped: Sequence[Row] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +128,10 @@ async def claim(database: Database, claimer: Claimer, limit: int) -> Given:
     if all(row["epoch"] == 1 for row in rows):  # none has been claimed before: there is nothing to put right or replay
         return Given([_claimed(row, _NOTHING) for row in rows], [], len(rows) == limit)
     async with database.begin() as connection:
-        kept, crashed = await _put_right(connection, claimer, rows)
+        kept, crashed, stopped = await _put_right(connection, claimer, rows)
         recorded = await recorded_calls(connection, [row["id"] for row in kept])
-    return Given([_claimed(row, recorded.get(row["id"], _NOTHING)) for row in kept], crashed, len(rows) == limit)
+    claimed = [_claimed(row, recorded.get(row["id"], _NOTHING)) for row in kept]
+    return Given(claimed, crashed, len(rows) == limit, stopped)
 
 
 async def _take(database: Database, claimer: Claimer, limit: int) -> list[Row]:
@@ -146,24 +150,26 @@ async def _take(database: Database, claimer: Claimer, limit: int) -> list[Row]:
     return [{**row, "epoch": row["epoch"] + 1} for row in found]
 
 
-async def _put_right(connection: AsyncConnection, claimer: Claimer, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """End what those that held them before have left.  Returns the rows to go on with, and those given up.
+async def _put_right(
+    connection: AsyncConnection, claimer: Claimer, rows: Sequence[Row]
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """End what those that held them before have left.  Returns the rows to go on with, those given up, those stopped.
 
     Whoever dies before this has committed has claimed the runs, and no more: the next one finds the same.
     """
-    kept, crashed = [], []
+    kept, crashed, stopped = [], [], []
     for row in rows:
         with suppress(StaleEpochError, TransitionError):  # an operator has moved it since
             if row["worker"] is not None and row["state"] != State.PENDING:
                 taken = await _take_over(connection, row, claimer)
                 if taken["state"] != State.PENDING:
-                    crashed.append(taken)
+                    stopped.append(taken)
                     continue
             if row["attempt"] < claimer.attempts:
                 kept.append(row)
             else:
                 crashed.append(await _give_up(connection, row, claimer.actor))
-    return kept, crashed
+    return kept, crashed, stopped
 
 
 async def _take_over(connection: AsyncConnection, row: Row, claimer: Claimer) -> Row:

@@ -103,7 +103,7 @@ class Execution:
         self._passing = passing
         self._lost = asyncio.Event()
         self._handing_back = False
-        self._asked, self._asked_by = "", ""  # what a person wants of the run, see `heed`
+        self._wanted, self._wanted_by = "", ""  # what a person asks of the run, see `heed`
         self._suspended = False  # its process was ended for that
         self._until = math.inf
         self._logs = LogBatch(self._write_logs)
@@ -150,9 +150,9 @@ class Execution:
 
     def heed(self, asked: str, by: str) -> None:
         """A person wants the run cancelled (`cancel`), or paused when its next call is recorded (`suspend`)."""
-        if asked == self._asked:
+        if asked == self._wanted:
             return
-        self._asked, self._asked_by = asked, by
+        self._wanted, self._wanted_by = asked, by
         if asked == CANCEL and self._has_child:
             self._child.cancel(self.claimed.id)  # its code is told; it is killed only when it does not end
 
@@ -254,7 +254,7 @@ class Execution:
         if self._handing_back or not self._child.alive:
             error = "its process ended before the run began"
             return Finished(run_id=claimed.id, epoch=claimed.epoch, state="crashed", at=0, error=error)
-        if self._asked == CANCEL:
+        if self._wanted == CANCEL:
             told = "it was cancelled before its code began"
             return Finished(run_id=claimed.id, epoch=claimed.epoch, state="cancelled", at=0, error=told)
         return await self._child.execute(
@@ -292,7 +292,7 @@ class Execution:
             task.source,
         )
         await self._write(lambda connection: record_calls(connection, self.claimed.id, self.claimed.epoch, [call]))
-        if self._asked == SUSPEND and self._has_child:
+        if self._wanted == SUSPEND and self._has_child:
             self._suspended = True
             await self._child.kill()  # before the code hears that it may go on
 
@@ -306,7 +306,7 @@ class Execution:
             await self._write(lambda connection: hand_back(connection, self.claimed, self._shop.actor))
             return
         if self._suspended and finished.state == State.CRASHED:
-            await self._write(lambda connection: set_aside(connection, self.claimed, self._asked_by))
+            await self._write(lambda connection: pause(connection, self.claimed, self._wanted_by))
             return
         if finished.state in (State.PAUSED, State.WAITING):
             await self._suspend(finished, secrecy)
@@ -335,8 +335,8 @@ class Execution:
             self._shop.due_in(wait)
 
     async def _end(self, outcome: Outcome, result: bytes, error: str | None) -> None:
-        cancelled = self._asked == CANCEL and outcome.state is State.CANCELLED
-        actor = self._asked_by if cancelled else self._shop.actor
+        cancelled = self._wanted == CANCEL and outcome.state is State.CANCELLED
+        actor = self._wanted_by if cancelled else self._shop.actor
         await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, actor))
         if outcome.wait is not None:
             self._shop.due_in(outcome.wait)
@@ -410,7 +410,7 @@ _end_epoch = Prepared(
 )
 
 
-async def set_aside(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
+async def pause(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
     """The run was stopped after a call, as a person had asked; it goes on from there when it is resumed."""
     detail = "suspended after a call that is recorded"
     await give_back(connection, claimed, State.PAUSED, detail=detail, actor=actor, asked=None, asked_by=None)

@@ -219,6 +219,8 @@ class WorkerService:
         for row in given.crashed:
             names = ("epoch", "flow", "namespace", "parameters", "nonce", "attempt", "state", "error")
             self._end_hooks.tell(Ended(row["id"], **{name: row[name] for name in names}))
+        if given.stopped:
+            self._changed(any(row["report"] for row in given.stopped))
         return given.more
 
     async def _fail_unloadable(self) -> None:
