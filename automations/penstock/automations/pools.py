@@ -80,7 +80,7 @@ class Pool(Keys):
     order: Order = Order.FAIR
     drain: Span = Field(timedelta(seconds=5), ge=timedelta(0))
     image: str = ""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default_factory=dict)
     cpus: float | None = Field(None, gt=0)
     network: str = ""
 

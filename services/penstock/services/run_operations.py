@@ -169,9 +169,8 @@ async def _change(connection: AsyncConnection, row: Any, order: Order) -> None:
         # Its tries are counted on, and its budgets of retries and of crashes are whole again.
         tries = row.earlier + row.attempt + row.retries
         columns = {"earlier": tries, "attempt": 0, "retries": 0, "result": None, "error": None}
-        if order.from_start:
-            await accept_code(connection, row.id, "restart")
-        else:
+        await accept_code(connection, row.id, "restart" if order.from_start else "continue")
+        if not order.from_start:
             await forget_undone(connection, row.id)
     elif order.operation == "resume":
         told_as = "resumed"

@@ -216,7 +216,7 @@ async def _obey(connection: AsyncConnection, row: Row) -> Row:
     """Do what was asked of a run that has stopped running."""
     wanted = _ASKED_FOR[row["asked"]]
     if wanted == row["state"]:
-        forgotten = {"asked": None, "asked_by": None}
+        forgotten = {"asked": None, "asked_by": None, "waiting_for": None}  # no answer lets it go on
         await connection.execute(sa.update(run).where(run.c.id == row["id"]).values(**forgotten))
         return {**row, **forgotten}
     told = f"{row['asked']} was asked for while it ran"

@@ -85,7 +85,7 @@ async def test_a_run_is_made_with_its_event_its_wake_up_and_its_audit(api: Harne
 @pytest.mark.parametrize(
     ("body", "status", "told"),
     [
-        ({"flow": "shp"}, 404, "there is no flow 'shp' here (did you mean `ship`?)"),
+        ({"flow": "shp"}, 404, "there is no deployment or flow 'shp' here (did you mean `ship`?)"),
         ({"flow": "ship"}, 422, "'truck' is missing"),
         ({"flow": "ship", "parameters": {"truck": "t7", "n": "x"}}, 422, """'n' is "x", not of type integer"""),
         ({"flow": "ship", "parameters": {"truck": "t7", "m": 1}}, 422, "there is no parameter 'm'"),

@@ -102,7 +102,7 @@ async def suspend(
     await give_back(connection, claimed, state, wait=due, detail=detail, actor=actor, waiting_for=waits_for)
     if waits_for == ANSWER and await answered_since(connection, claimed.id, claimed.recorded):
         run = await lock(connection, claimed.id)
-        if run is not None:
+        if run is not None and run["waiting_for"] == ANSWER:  # it may have been suspended as well
             await go_on(connection, run, actor=actor, detail="answered meanwhile")
 
 
