@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -48,12 +49,13 @@ async def list_runs(
 
 @router.get("/{id}")
 async def show_run(request: Request, ns: str, id: str) -> Shown:
-    """One run with its changes of state and the first thousand lines of its log."""
+    """One run with its changes of state, what it waits for, and the first thousand lines of its log."""
     database, event, call = api_of(request).context.database, tables.run_event, tables.journal
     run = await _run(database, ns, id)
     changes = await fetch(database, sa.select(event).where(event.c.run_id == id).order_by(event.c.seq))
     tasks = await fetch(database, sa.select(call).where(call.c.run_id == id).order_by(call.c.started, call.c.call))
     found = shown(run) | {"changes": [shown(row) for row in changes], "tasks": [shown(row) for row in tasks]}
+    found["waits"] = await _waits(database, id)
     return found | {"logs": await _logs(database, id, 0, _LOGS)}
 
 
@@ -92,6 +94,20 @@ async def run_logs(
     database = api_of(request).context.database
     await _run(database, ns, id)
     return {"logs": await _logs(database, id, after, limit)}
+
+
+async def _waits(database: Database, run_id: str) -> list[Shown]:
+    """What the run waits for at present: approvals by their ids, events by their patterns."""
+    row = tables.run_wait
+    columns = (row.c.kind, row.c.body, row.c.created, row.c.expires_at)
+    query = sa.select(*columns).where(row.c.run_id == run_id, row.c.status == "open").order_by(row.c.created)
+    found = []
+    for each in await fetch(database, query):
+        body = json.loads(each["body"])
+        names = ("approval",) if each["kind"] == "approval" else ("pattern",)
+        told = shown({name: each[name] for name in ("kind", "created", "expires_at")})
+        found.append(told | {name: body[name] for name in names})
+    return found
 
 
 async def _logs(database: Database, run_id: str, after: int, limit: int) -> list[Shown]:

@@ -33,7 +33,7 @@ from penstock.events.event import RESERVED_PREFIX
 from penstock.services import hints as hint
 from penstock.services.context import Context
 from penstock.services.database import StaleEpochError, clock, unavailable
-from penstock.services.database.tables import IS_OPEN, IS_UNTOLD, position, run_wait, wait_position
+from penstock.services.database.tables import IS_NEW_WAIT, IS_OPEN, IS_UNTOLD, position, run_wait, wait_position
 from penstock.services.engine.ownership import Lane, Ownership
 from penstock.services.waits import Turns, answer, end_waits, ended_with_waits, lock
 from penstock.triggers import Matcher, Pattern
@@ -130,7 +130,7 @@ class Waits:
         if not ready:
             return
         columns = (wait_position.c.topic, wait_position.c.partition)
-        query = sa.select(*columns).distinct().where(wait_position.c.joined == 0)
+        query = sa.select(*columns).distinct().where(IS_NEW_WAIT)
         async with self._database.read() as connection:
             new = {TopicPartition(*row) for row in await connection.execute(query)}
         for key in new & ready.keys():

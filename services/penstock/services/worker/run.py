@@ -129,7 +129,7 @@ class Run:
         order = self.order
         context = replace(self._context(values), journal=None, host=None, may_suspend=False)
         with entered(context):
-            self._flow.tell_end(State(order.ended), values, None if order.error is None else ProcessDied(order.error))
+            self._flow.tell_end(State(order.ended), values, ProcessDied(order.reason))
         return State.COMPLETED, b"null", None
 
     def _started(self) -> Started:
