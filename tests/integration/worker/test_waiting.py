@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from tests.support.rig import Rig, open_rig
-from tests.support.runs import add, claimer, look, rows, run_row, states, told
+from tests.support.runs import add, claimer, end_leases, look, rows, run_row, states, told
 from tests.support.waiting import asked, is_in, notes, order, pass_time, result, vote, write_flows
 from tests.support.workers import ended, working
 
 from penstock.flows.states import State
 from penstock.services.approvals import expire_due
-from penstock.services.database import Database, tables
+from penstock.services.database import Database, StaleEpochError, tables
 from penstock.services.runs import NewRun, change_state
 from penstock.services.waits import end_waits, ended_with_waits, request_approval, spread
 from penstock.services.worker.asking import suspend
@@ -40,6 +40,12 @@ async def rig(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) ->
 @pytest.fixture
 def database(rig: Rig) -> Database:
     return rig.context.database
+
+
+QUESTION = {
+    "ask": "Pay?", "approvers": ["user/ann"], "needs": 1, "four_eyes": True, "seconds": 60, "on_timeout": "reject",
+    "form": None,
+}  # fmt: skip
 
 
 def run(name: str, flow: str, **parameters: object) -> NewRun:
@@ -157,11 +163,10 @@ async def running(rig: Rig, *run_ids: str) -> list[ClaimedRun]:
     database = rig.context.database
     await add(database, *(NewRun(run_id, "reroute") for run_id in run_ids))
     claimed = (await look(database, claimer("w1"), len(run_ids))).claimed
-    question = {"ask": "Pay?", "approvers": ["user/ann"], "needs": 1, "four_eyes": True, "seconds": 60, "form": None}
     async with database.begin() as connection:
         for each in claimed:
             await change_state(connection, each.id, each.epoch, State.RUNNING)
-            await request_approval(connection, each.id, each.epoch, "c", question | {"on_timeout": "reject"})
+            await request_approval(connection, each.id, each.epoch, "c", QUESTION)
     return claimed
 
 
@@ -191,6 +196,20 @@ async def test_an_answer_that_comes_as_the_run_leaves_its_process_is_not_missed(
     await asyncio.gather(*(each for pair in zip(votes, leaving, strict=True) for each in pair))
     assert {(await run_row(database, each.id))["state"] for each in claimed} == {"pending"}
     assert len(await rows(database, tables.journal)) == 1 + len(claimed)
+
+
+async def test_who_takes_a_run_over_asks_nothing_twice_and_its_holder_before_nothing_more(
+    rig: Rig, database: Database
+) -> None:
+    (first,) = await running(rig, "r1")
+    await end_leases(database)
+    (second,) = (await look(database, claimer("w2"))).claimed
+    async with database.begin() as connection:
+        await request_approval(connection, "r1", second.epoch, "c", QUESTION)
+    with pytest.raises(StaleEpochError):
+        async with database.begin() as connection:
+            await request_approval(connection, "r1", first.epoch, "d", QUESTION)
+    assert len(await asked(database, "r1")) == 1
 
 
 async def test_a_question_of_a_run_that_was_cancelled_is_void(rig: Rig, database: Database) -> None:
