@@ -56,9 +56,8 @@ class FlowLife:
         except GeneratorExit:
             raise
         except BaseException as error:  # told whatever it is, and raised again
-            if not (self._is_tried_again(error) or isinstance(error, Suspended)):
-                yield from self.undo(error)
             if not self._is_tried_again(error):
+                yield from self.undo(error)
                 yield from tell(self._call, state_after(error), error=error)
             raise
         self._tell_unasked()

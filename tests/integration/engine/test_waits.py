@@ -87,3 +87,15 @@ async def test_an_owner_that_has_been_replaced_joins_nothing(rig: Rig) -> None:
         await connection.execute(update)
     await waits._join(lane)
     assert [row["joined"] for row in await rows(rig.context.database, tables.wait_position)] == [1, 0, 0]
+
+
+async def test_a_wait_sees_the_partitions_that_its_topic_has_grown_by(rig: Rig) -> None:
+    await wait_for(rig, "a", "b")
+    third = tables.wait_position.c.partition == 2
+    async with rig.context.database.begin() as connection:
+        await connection.execute(sa.delete(tables.wait_position).where(third))
+    waits = Waits(rig.context, Ownership(rig.context.database, "e1", rig.context.settings.ownership_lease))
+    for number in (0, 2, 2):
+        await waits.taken(Lane(bus.EVENTS, number, epoch=0, position=0, revision=0))
+    found = await rows(rig.context.database, tables.wait_position, third)
+    assert [(row["run_id"], row["position"], row["joined"]) for row in found] == [("r0", 0, 0), ("r1", 0, 0)]

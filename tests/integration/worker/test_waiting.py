@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -10,14 +11,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from tests.support.rig import Rig, open_rig
-from tests.support.runs import add, rows, run_row, states, told
+from tests.support.runs import add, claimer, end_leases, look, rows, run_row, states, told
 from tests.support.waiting import asked, is_in, notes, order, pass_time, result, vote, write_flows
 from tests.support.workers import ended, working
 
+from penstock.flows.states import State
 from penstock.services.approvals import expire_due
-from penstock.services.database import Database, tables
-from penstock.services.runs import NewRun
-from penstock.services.waits import spread
+from penstock.services.database import Database, StaleEpochError, tables
+from penstock.services.runs import NewRun, change_state
+from penstock.services.waits import end_waits, ended_with_waits, request_approval, spread
+from penstock.services.worker.asking import suspend
+from penstock.services.worker.claims import ClaimedRun
 
 
 @pytest.fixture(params=["production", "embedded"])
@@ -36,6 +40,12 @@ async def rig(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) ->
 @pytest.fixture
 def database(rig: Rig) -> Database:
     return rig.context.database
+
+
+QUESTION = {
+    "ask": "Pay?", "approvers": ["user/ann"], "needs": 1, "four_eyes": True, "seconds": 60, "on_timeout": "reject",
+    "form": None,
+}  # fmt: skip
 
 
 def run(name: str, flow: str, **parameters: object) -> NewRun:
@@ -146,3 +156,71 @@ async def test_runs_see_the_event_that_comes_next_and_that_came_before_and_none_
         found = await ended(database, "next", "never")
     assert [result(row) for row in found] == [4, -1]
     assert await rows(database, tables.wait_position) == []
+
+
+async def running(rig: Rig, *run_ids: str) -> list[ClaimedRun]:
+    """Runs that are being carried out, and have asked."""
+    database = rig.context.database
+    await add(database, *(NewRun(run_id, "reroute") for run_id in run_ids))
+    claimed = (await look(database, claimer("w1"), len(run_ids))).claimed
+    async with database.begin() as connection:
+        for each in claimed:
+            await change_state(connection, each.id, each.epoch, State.RUNNING)
+            await request_approval(connection, each.id, each.epoch, "c", QUESTION)
+    return claimed
+
+
+async def leave(rig: Rig, claimed: ClaimedRun) -> None:
+    """Its process is told nothing any more."""
+    async with rig.context.database.begin() as connection:
+        more = {"detail": "waits", "waits_for": "answer", "actor": "worker/w1"}
+        await suspend(connection, claimed, State.PAUSED, None, **more)
+
+
+async def change(database: Database, run_id: str, state: State) -> None:
+    """As an operator changes it."""
+    async with database.begin() as connection:
+        await change_state(connection, run_id, None, state)
+
+
+async def test_an_answer_that_comes_as_the_run_leaves_its_process_is_not_missed(rig: Rig, database: Database) -> None:
+    (late,) = await running(rig, "late")
+    await vote(rig, "late", "user/ann")
+    assert await is_in(database, "late", "running")
+    await leave(rig, late)
+    assert (await states(database, "late"))[-2:] == ["paused", "pending"]
+    await change(database, "late", State.CANCELLED)
+    claimed = await running(rig, *(f"r{number:02}" for number in range(20)))
+    votes = [vote(rig, each.id, "user/ann") for each in claimed]
+    leaving = [leave(rig, each) for each in claimed]
+    await asyncio.gather(*(each for pair in zip(votes, leaving, strict=True) for each in pair))
+    assert {(await run_row(database, each.id))["state"] for each in claimed} == {"pending"}
+    assert len(await rows(database, tables.journal)) == 1 + len(claimed)
+
+
+async def test_who_takes_a_run_over_asks_nothing_twice_and_its_holder_before_nothing_more(
+    rig: Rig, database: Database
+) -> None:
+    (first,) = await running(rig, "r1")
+    await end_leases(database)
+    (second,) = (await look(database, claimer("w2"))).claimed
+    async with database.begin() as connection:
+        await request_approval(connection, "r1", second.epoch, "c", QUESTION)
+    with pytest.raises(StaleEpochError):
+        async with database.begin() as connection:
+            await request_approval(connection, "r1", first.epoch, "d", QUESTION)
+    assert len(await asked(database, "r1")) == 1
+
+
+async def test_a_question_of_a_run_that_was_cancelled_is_void(rig: Rig, database: Database) -> None:
+    claimed = await running(rig, "r1", "r2")
+    for each in claimed:
+        await leave(rig, each)
+        await change(database, each.id, State.CANCELLED)
+    assert (await vote(rig, "r1", "user/ann")).kind == "void"
+    async with database.begin() as connection:
+        assert sorted(await ended_with_waits(connection, 10)) == ["r1", "r2"]
+        for each in claimed:
+            await end_waits(connection, each.id)
+    assert {row["status"] for row in await rows(database, tables.approval)} == {"void"}
+    assert [await rows(database, table) for table in (tables.run_wait, tables.journal)] == [[], []]

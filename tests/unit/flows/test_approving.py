@@ -150,6 +150,27 @@ def test_questions_that_are_gathered_are_all_asked_before_the_run_leaves() -> No
     assert [body["ask"] for _, _, body in host.asked] == ["A?", "B?"]
 
 
+def test_a_sub_flow_asks_for_the_run_and_is_not_recorded_until_it_has_its_answer() -> None:
+    bodies: list[str] = []
+
+    @task
+    def before() -> str:
+        bodies.append("before")
+        return "x"
+
+    @flow
+    async def outer() -> str:
+        word = before()
+        paid = await pays()
+        return f"{word}{paid.amount}"
+
+    left, first, host = on_worker(outer)
+    assert (left.paused, [call.task for call in first.calls]) == (True, ["before"])
+    known = first.completed() | answered(host, decided("approved", form={"amount": 7})).recorded
+    found, second, _ = on_worker(outer, Kept(known))
+    assert (found, bodies, [call.task for call in second.calls]) == ("x7", ["before"], ["pays"])
+
+
 def test_a_wait_beside_a_sleep_is_over_when_the_sleep_is() -> None:
     @flow
     def waits() -> None:

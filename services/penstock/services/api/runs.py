@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -93,7 +94,7 @@ async def create_run(request: Request, ns: str, new: NewRun) -> Shown:
 
 @router.get("/{id}")
 async def show_run(request: Request, ns: str, id: str) -> Shown:
-    """One run with its changes of state, its tasks and artifacts, and the first thousand lines of its log."""
+    """One run with its changes of state, what it waits for, its tasks and artifacts, and the first thousand lines of its log."""
     database, event, call = api_of(request).context.database, tables.run_event, tables.journal
     run = await run_row(database, ns, id)
     changes = [
@@ -102,6 +103,7 @@ async def show_run(request: Request, ns: str, id: str) -> Shown:
     calls = await fetch(database, sa.select(call).where(call.c.run_id == id).order_by(call.c.started, call.c.call))
     tasks, artifacts = calls_view(run, calls)
     found = run_view(run) | {"waits_for": await waits_for(database, run, changes), "changes": changes}
+    found["waits"] = await _waits(database, id)
     found |= {"tasks": tasks, "artifacts": artifacts, "trace": await trace_of(database, run)}
     return found | {"logs": await _logs(database, id, 0, _LOGS)}
 
@@ -159,6 +161,20 @@ async def stream_run(
     await run_row(database, ns, id)
     lines = follow(database, ns, id, after=after, only=frozenset(only or ()), gone=request.is_disconnected)
     return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+async def _waits(database: Database, run_id: str) -> list[Shown]:
+    """What the run waits for at present: approvals by their ids, events by their patterns."""
+    row = tables.run_wait
+    columns = (row.c.kind, row.c.body, row.c.created, row.c.expires_at)
+    query = sa.select(*columns).where(row.c.run_id == run_id, row.c.status == "open").order_by(row.c.created)
+    found = []
+    for each in await fetch(database, query):
+        body = json.loads(each["body"])
+        names = ("approval",) if each["kind"] == "approval" else ("pattern",)
+        told = shown({name: each[name] for name in ("kind", "created", "expires_at")})
+        found.append(told | {name: body[name] for name in names})
+    return found
 
 
 async def _logs(database: Database, run_id: str, after: int, limit: int) -> list[Shown]:

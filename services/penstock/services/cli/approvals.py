@@ -31,7 +31,7 @@ def list_(
     if as_json:
         print_json(found)
         return
-    columns = ["id", "status", "ask", "automation", "approvals", "needs", "expires_at"]
+    columns = ["id", "status", "ask", "automation", "run_id", "approvals", "needs", "expires_at"]
     print_table(found, columns, empty="nothing waits for a decision" if status == "pending" else "no approvals")
 
 

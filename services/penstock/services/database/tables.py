@@ -448,6 +448,9 @@ wait_position = Table(
     PrimaryKeyConstraint("run_id", "call", "topic", "partition"),
     Index(None, "topic", "partition", "joined"),
 )
+IS_NEW_WAIT = wait_position.c.joined == sa.literal_column("0")
+_where = (wait_position.c.topic, wait_position.c.partition)
+Index("ix_wait_position_new", *_where, postgresql_where=IS_NEW_WAIT, sqlite_where=IS_NEW_WAIT)
 
 run_log = Table(
     "run_log",

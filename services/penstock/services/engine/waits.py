@@ -33,7 +33,7 @@ from penstock.events.event import RESERVED_PREFIX
 from penstock.services import hints as hint
 from penstock.services.context import Context
 from penstock.services.database import StaleEpochError, clock, unavailable
-from penstock.services.database.tables import IS_OPEN, IS_UNTOLD, position, run_wait, wait_position
+from penstock.services.database.tables import IS_NEW_WAIT, IS_OPEN, IS_UNTOLD, position, run_wait, wait_position
 from penstock.services.engine.ownership import Lane, Ownership
 from penstock.services.waits import Turns, answer, end_waits, ended_with_waits, lock
 from penstock.triggers import Matcher, Pattern
@@ -43,6 +43,7 @@ _LOOK = 1.0  # seconds between looks for what hints have not told
 _FORGET = 10.0  # seconds between looks for waits that are over
 _PORTION = 100  # rows at a time
 _BATCH = 1_000  # records, of what lies before
+_NAMED = ("run_id", "call", "namespace", "topic")
 _NOTHING = b"null"  # the answer where no event came in time
 
 
@@ -78,6 +79,7 @@ class Waits:
 
     async def taken(self, lane: Lane) -> None:
         """The partition is ours from now on: know the waits that the owner before has joined."""
+        await self._add_partition(lane)
         self._matched[lane] = lane.position
         live = self._live.setdefault(lane, {})
         for each in await self._rows(lane, joined=1):
@@ -130,7 +132,7 @@ class Waits:
         if not ready:
             return
         columns = (wait_position.c.topic, wait_position.c.partition)
-        query = sa.select(*columns).distinct().where(wait_position.c.joined == 0)
+        query = sa.select(*columns).distinct().where(IS_NEW_WAIT)
         async with self._database.read() as connection:
             new = {TopicPartition(*row) for row in await connection.execute(query)}
         for key in new & ready.keys():
@@ -173,15 +175,16 @@ class Waits:
         reader = self._context.bus.reader()
         try:
             await reader.take(lane.key, at)
-            while at < end and live:
+            last = (await self._context.bus.end(lane.key)).position
+            while at < min(end, last) and live:
                 records = (await reader.poll(max_records=_BATCH, timeout=_LOOK)).get(lane.key, ())
-                if not records and (await self._context.bus.end(lane.key)).position <= at:
-                    break
+                if not records:
+                    raise BusError(f"{lane.name} is not read from {at} to {end}; looked through again")
                 wanted = [record for record in records if record.offset < end]
                 new = self._match(matcher, wanted, live, since)
                 found |= new
                 live = {wait: offset for wait, offset in live.items() if wait not in new}
-                at = records[-1].offset + 1 if records else at
+                at = records[-1].offset + 1
         except PositionLostError as lost:  # trimmed meanwhile: the next round begins with what is left
             raise BusError(str(lost)) from lost
         finally:
@@ -208,6 +211,20 @@ class Waits:
                 if wait not in found and record.offset >= live.get(wait, 1 << 63) and not early:
                     found[wait] = body
         return found
+
+    async def _add_partition(self, lane: Lane) -> None:
+        """Waits from before the topic grew by this partition: all that lies there came after them."""
+        row, there = wait_position, wait_position.alias("there")
+        same = (there.c.run_id == row.c.run_id, there.c.call == row.c.call, there.c.topic == row.c.topic)
+        known = sa.exists().where(*same, there.c.partition == lane.partition)
+        values = (row.c.run_id, row.c.call, row.c.namespace, row.c.topic, sa.literal(lane.partition), sa.literal(0))
+        missing = sa.select(*values).distinct().where(row.c.topic == lane.topic, ~known)
+        async with self._database.read() as connection:
+            if (await connection.execute(missing.limit(1))).first() is None:
+                return
+        insert = self._database.insert(row).from_select([*_NAMED, "partition", "position"], missing)
+        async with self._database.begin() as connection:
+            await connection.execute(insert.on_conflict_do_nothing())
 
     async def _rows(self, lane: Lane, *, joined: int) -> list[_Joining]:
         """The open waits of a partition."""

@@ -101,7 +101,7 @@ class EndHooks:
             namespace=ended.namespace,
             attempt=ended.attempt,
             ended=ended.state,
-            error=ended.error,
+            reason=ended.error,
         )
         lines: list[LogLine] = []
 

@@ -52,7 +52,7 @@ class Execute(Frame, frozen=True, kw_only=True):
     attempt: 1 for the first try.  until: as in Hold.  retries_left: further tries that the flow's policy allows.
     source: digest of the flow's code when the run began, "" where unknown.  calls: what is known of recorded calls.
     may_suspend: the worker takes `Asked`, and ends of a try in state paused and waiting.
-    ended: the run has ended in this state, without its process; only the hooks of it are to be called.  error: why.
+    ended: the run has ended in this state, without its process; only the hooks of it are to be called.  reason: why.
     """
 
     run_id: str
@@ -72,7 +72,7 @@ class Execute(Frame, frozen=True, kw_only=True):
     calls: dict[str, Known] = {}
     may_suspend: bool = False
     ended: str = ""
-    error: str | None = None
+    reason: str = ""
 
 
 class Recorded(Frame, frozen=True, kw_only=True):

@@ -120,7 +120,7 @@ class Run:
         except asyncio.CancelledError as error:
             return _state_of(self._asked), b"null", error
         except BaseException as error:  # user code may raise anything, SystemExit included: that ends the run, not us
-            if (left := _suspended_in(error)) is not None:
+            if (left := suspended_in(error)) is not None:
                 return State.PAUSED if left.paused else State.WAITING, b"null", left
             return State.FAILED, b"null", error
 
@@ -129,7 +129,7 @@ class Run:
         order = self.order
         context = replace(self._context(values), journal=None, host=None, may_suspend=False)
         with entered(context):
-            self._flow.tell_end(State(order.ended), values, None if order.error is None else ProcessDied(order.error))
+            self._flow.tell_end(State(order.ended), values, ProcessDied(order.reason))
         return State.COMPLETED, b"null", None
 
     def _started(self) -> Started:
@@ -288,12 +288,12 @@ def user_traceback(error: BaseException) -> str | None:
     return sendable("".join(told.format())[-LONGEST_TRACEBACK:])
 
 
-def _suspended_in(error: BaseException) -> Suspended | None:
+def suspended_in(error: BaseException) -> Suspended | None:
     """What suspends the run out of a group of errors, where the others are no failures (tasks of a TaskGroup)."""
     if isinstance(error, Suspended):
         return error
     if isinstance(error, BaseExceptionGroup):
-        found = [_suspended_in(each) for each in error.exceptions]
+        found = [suspended_in(each) for each in error.exceptions]
         return found[0] if all(found) else None
     return None
 

@@ -51,6 +51,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", "call", "topic", "partition"),
     )
     op.create_index("ix_wait_position_topic_partition_joined", "wait_position", ["topic", "partition", "joined"])
+    new, columns = sa.text("joined = 0"), ["topic", "partition"]
+    op.create_index("ix_wait_position_new", "wait_position", columns, postgresql_where=new, sqlite_where=new)
 
 
 def downgrade() -> None:
