@@ -216,7 +216,9 @@ class Compiler:
             )
         elif action.run not in flows:
             self._add(
-                (*path, "run"), f"there is no flow `{action.run}`", did_you_mean(action.run, flows) or "deploy it first"
+                (*path, "run"),
+                f"there is no deployment or flow `{action.run}`",
+                did_you_mean(action.run, flows) or "deploy it first",
             )
         else:
             self._check_parameters(action, flows[action.run], path)

@@ -8,6 +8,7 @@ is broken too: rules are withdrawn by emptying it, never by a wrong path.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,7 @@ class RulesWatcher:
         first = self._handled is None
         if (first and not stamp) or (self._handled and self._handled[0] == stamp and not self.problems):
             return True
-        flows = sorted(await registered_flows(self._context.database, self._context.settings.namespace))
+        flows = await self._known_flows()
         if self._handled == (stamp, flows):
             return True
         await asyncio.sleep(_QUIET)
@@ -120,9 +121,14 @@ class RulesWatcher:
             await self._refuse_missing()
         else:
             await self._apply()
-        flows = sorted(await registered_flows(self._context.database, self._context.settings.namespace))
+        flows = await self._known_flows()
         self._handled = (stamp, flows)
         return True
+
+    async def _known_flows(self) -> list[str]:
+        """What rules may run, with its parameters: other defaults of a deployment may make a refused rule right."""
+        found = await registered_flows(self._context.database, self._context.settings.namespace)
+        return sorted(f"{name} {json.dumps(schema, sort_keys=True)}" for name, schema in found.items())
 
     async def _refuse_missing(self) -> None:
         """The last good revision stays in force; a default folder that nobody has made yet is no mistake."""

@@ -47,7 +47,7 @@ def serve(flow: Flow[..., Any], definition: Mapping[str, Any]) -> None:
     offer = offer_of(flow, definition)
     settings = load_settings(flows=(str(_file_of(flow)),), pool=offer.model.pool)
     configure_logging(settings.log_level, json=settings.log_json)
-    run_until_signalled(_join(settings, offer) if settings.database_url else _alone(settings, offer))
+    run_until_signalled(join(settings, offer) if settings.database_url else alone(settings, offer))
 
 
 def offer_of(flow: Flow[..., Any], definition: Mapping[str, Any]) -> Offer:
@@ -84,15 +84,15 @@ async def serving(context: Context, *, offer: Offer) -> AsyncIterator[None]:
         await tried("serving.schedules_not_paused", pause)
 
 
-async def _alone(settings: Settings, offer: Offer) -> None:
-    """A whole Penstock, as `penstock up` is."""
+async def alone(settings: Settings, offer: Offer) -> None:
+    """Serve as a whole Penstock, as `penstock up` is, until cancelled."""
     from penstock.services.cli.up import up  # with the API and all that it needs; a worker alone starts sooner
 
     await up(settings, partial(serving, offer=offer))
 
 
-async def _join(settings: Settings, offer: Offer) -> None:
-    """A worker of the Penstock that the settings name."""
+async def join(settings: Settings, offer: Offer) -> None:
+    """Serve as a worker of the Penstock that the settings name, until cancelled."""
     async with open_context(settings) as context:
         await schema_ready(context.database)
         async with serving(context, offer=offer):

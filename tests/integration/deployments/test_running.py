@@ -7,11 +7,12 @@ from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.support.deployed import deployed, launch, move_due
 from tests.support.git import committed
-from tests.support.runs import rows, run_row
-from tests.support.workers import connected, ended, until, working, write_flows
+from tests.support.runs import migrated, rows, run_row
+from tests.support.workers import connected, ended, until, worker_process, working, write_flows
 
 from penstock.events.bus import EVENTS
 from penstock.events.instants import SECOND
@@ -69,6 +70,7 @@ async def test_a_replaced_run_ends_its_process_long_before_its_lease_and_the_new
             return path.exists() and path.read_text().split() == ["one", "two"]
 
         await until(both_noted)
+        children = psutil.Process().children()
         await launch(database, "new", path=str(tmp_path / "other"), gate=str(gate))
         await ended(database, "old")
         row = await run_row(database, "old")
@@ -77,13 +79,44 @@ async def test_a_replaced_run_ends_its_process_long_before_its_lease_and_the_new
             "deployment nightly runs 1 at a time: replaced by a newer run",
         )
 
-        async def runs() -> bool:
-            return bool((await run_row(database, "new"))["state"] == "running")
+        async def one_is_gone() -> bool:
+            return not all(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in children)
 
-        await until(runs)
+        await until(one_is_gone)
         gate.touch()
-        await ended(database, "new")
+        (new,) = await ended(database, "new")
+    assert new["state"] == "completed"
     assert path.read_text().split() == ["one", "two"], "the old one did nothing more"
+
+
+async def test_one_at_a_time_holds_across_workers_though_processes_and_a_worker_are_killed(
+    postgres_url: str, redis_url: str, redis_bus_url: str, tmp_path: Path
+) -> None:
+    names, path = [f"r{n}" for n in range(4)], tmp_path / "words"
+    settings = Settings(
+        bus_url=redis_bus_url,
+        database_url=postgres_url,
+        redis_url=redis_url,
+        flows=(write_flows(tmp_path),),
+        concurrency=2,
+        run_lease=timedelta(seconds=3),
+    )
+    async with (
+        migrated(postgres_url) as database,
+        worker_process(settings) as one,
+        connected(settings) as context,
+        working(context),
+    ):
+        # Each run's process dies once; a worker dies, perhaps with a run in hand.
+        await deployed(database, flow="dies", concurrency={"limit": 1})
+        await launch(database, *names, path=str(path), times=1)
+        await ended(database, names[0])
+        await one.kill()
+        found = await ended(database, *names, timeout=60)
+    assert {row["state"] for row in found} == {"completed"}
+    spans = sorted((row["started"], row["ended"], row["id"]) for row in found)
+    assert [each[2] for each in spans] == names
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
 
 async def test_the_example_project_runs_by_the_clock(

@@ -9,14 +9,18 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.support.deployed import launch
-from tests.support.runs import migrated, rows, run_row
-from tests.support.workers import until
+from tests.support.runs import rows
+from tests.support.workers import ended, until
 
+from penstock.flows.load import load_flows
 from penstock.services.database import Database, connect, tables
+from penstock.services.serving import join, offer_of
+from penstock.services.settings import Settings
 
 PROGRAM = """
 from datetime import timedelta
@@ -84,27 +88,37 @@ async def test_a_served_flow_is_a_penstock_by_itself_and_pauses_its_schedules_wh
     await database.close()
 
 
+async def at_work(database: Database, serving: asyncio.Task[None]) -> bool:
+    """Whether the worker is there and the deployment is not paused."""
+    assert not serving.done(), serving.result()
+    paused = [row["paused"] for row in await rows(database, tables.deployment)]
+    return bool(await rows(database, tables.worker)) and paused == [0]
+
+
 async def test_a_served_flow_joins_the_penstock_that_the_settings_name(
-    postgres_url: str, redis_url: str, redis_bus_url: str, tmp_path: Path
+    any_database_url: str, database: Database, redis_url: str, redis_bus_url: str, tmp_path: Path
 ) -> None:
-    urls = {"database_url": postgres_url, "redis_url": redis_url, "bus_url": redis_bus_url}
-    async with migrated(postgres_url) as database, program(tmp_path, **urls) as process:
+    (tmp_path / "counting.py").write_text(PROGRAM)
+    loaded = load_flows([str(tmp_path / "counting.py")]).flows["count"]
+    offer = offer_of(loaded.flow, {"name": "often", "schedules": [{"every": "1h"}], "parameters": {"n": 1}})
+    settings = Settings(
+        bus_url=redis_bus_url,
+        database_url=any_database_url,
+        redis_url=redis_url,
+        flows=(str(tmp_path / "counting.py"),),
+        concurrency=1,
+    )
 
-        async def registered() -> bool:
-            assert process.returncode is None, (tmp_path / "log").read_text()
-            return bool(await rows(database, tables.worker) and await rows(database, tables.deployment))
-
-        await until(registered)
-        await launch(database, "r1", name="often")
-
-        async def ran() -> bool:
-            return bool((await run_row(database, "r1"))["state"] == "completed")
-
-        await until(ran)
-        assert await interrupted(process) == 0, (tmp_path / "log").read_text()
-        assert (await run_row(database, "r1"))["result"] == "2"
-        (deployed,) = await rows(database, tables.deployment)
-        assert deployed["paused"] == 1
+    for _ in range(2):  # the second time it has been paused by the first
+        serving = asyncio.create_task(join(settings, offer))
+        await until(partial(at_work, database, serving))
+        run_id = f"r{len(await rows(database, tables.run))}"
+        await launch(database, run_id, name="often")
+        (row,) = await ended(database, run_id)
+        assert (row["state"], row["result"]) == ("completed", "2")
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert [row["paused"] for row in await rows(database, tables.deployment)] == [1]
         assert await rows(database, tables.worker) == []
 
 

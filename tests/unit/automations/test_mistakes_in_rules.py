@@ -112,7 +112,7 @@ MISTAKES = [
         "one step has two actions, `run` and `notify`",
         "write two steps",
     ),
-    (rule(then="[{run: rerout}]"), 4, 18, "there is no flow `rerout`", "did you mean `reroute`?"),
+    (rule(then="[{run: rerout}]"), 4, 18, "there is no deployment or flow `rerout`", "did you mean `reroute`?"),
     (rule(then="[{run: reroute}]"), 4, 18, "flow `reroute` needs the parameter `truck`", "add `truck: …` under `with`"),
     (
         rule(then="[{run: reroute, with: {truck: a, stps: 3}}]"),

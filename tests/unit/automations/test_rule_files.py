@@ -34,7 +34,7 @@ def test_a_misspelt_key_does_not_hide_what_is_wrong_beside_it() -> None:
     assert [problem.message for problem in found.problems] == [
         "unknown key `cont` in `when`",
         "an event has no `sbject`",
-        "there is no flow `rerout`",
+        "there is no deployment or flow `rerout`",
         "unknown key `wth` in `run`",
     ]
 

@@ -144,6 +144,13 @@ def test_a_name_that_the_file_does_not_have_is_refused(running: Running, penstoc
     assert penstock("deploy", "--file", "other.yaml")[2].startswith("penstock: other.yaml: there is no such file")
 
 
+def test_a_file_elsewhere_names_its_flows_from_where_it_stands(
+    running: Running, penstock: Any, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.parent)
+    assert penstock("deploy", "--file", "project/penstock.yaml", "by-hand")[1] == "created    by-hand\n"
+
+
 def test_the_api_checks_what_it_is_sent(running: Running, penstock: Any, project: Path) -> None:
     """Another client than ours may have checked nothing."""
     import httpx

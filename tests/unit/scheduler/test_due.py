@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -159,3 +159,16 @@ def test_a_definition_keeps_its_digest_and_another_one_has_another() -> None:
     assert len({spec.digest for spec in specs}) == 4
     assert all(Spec.from_json(spec.to_json()) == spec for spec in specs)
     assert Spec.from_json('{"every": 5, "of_a_later_format": 1}') == Spec(every=5)
+
+
+def test_a_definition_from_before_there_were_recurrence_rules_is_the_same_one() -> None:
+    """Else every schedule would start anew with the upgrade."""
+    assert Spec(every=5).to_json() == '{"cron": null, "every": 5, "timezone": "UTC"}'
+
+
+def test_a_recurrence_rule_is_due_by_the_clocks_of_its_zone_and_one_that_ends_never_again() -> None:
+    spec = Spec(rrule="FREQ=DAILY;BYHOUR=9", timezone="Europe/Vienna")
+    assert Spec.from_json(spec.to_json()) == spec
+    noon = to_instant(datetime(2026, 7, 1, 12, tzinfo=UTC))
+    assert to_datetime(next_due(spec, noon)) == datetime(2026, 7, 2, 7, tzinfo=UTC)
+    assert next_due(Spec(rrule="FREQ=DAILY;UNTIL=20260101T000000"), noon) == NEVER
