@@ -14,9 +14,11 @@ from penstock.flows.states import State
 from penstock.services.api.problems import not_found
 from penstock.services.api.views import Row, Shown, fetch, shown
 from penstock.services.database import Database, tables
+from penstock.services.waits import ANSWER, CODE
 
 _TRACE = "Traceback (most recent call last):"
 _TRACE_LINES = 500
+_FAR = 4_102_444_800_000_000  # the year 2100: not by its time
 _ARTIFACT = frozenset({"kind", "data", "key", "description", "v"})  # penstock.flows.artifacts.Artifact
 
 
@@ -76,6 +78,12 @@ async def waits_for(database: Database, run: Row, changes: list[Shown]) -> str |
     detail = str(changes[-1]["detail"]) if changes else ""
     if state is State.RUNNING and run["asked"]:
         return f"its code, to {run['asked']} as {run['asked_by']} has asked"
+    if run["waiting_for"] == CODE:
+        return f"a choice, {detail}: `penstock runs resume {run['id']} --code continue`, or `--code restart`"
+    if run["waiting_for"] == ANSWER and run["due_at"] >= _FAR:
+        return detail or "an answer"
+    if run["gate"] == 0 and state is State.RETRYING:
+        return f"a place of deployment {run['deployment']}"
     if state is State.PAUSED:
         return f"{detail or 'somebody'}: `penstock runs resume {run['id']}` lets it go on"
     if state is State.SCHEDULED:

@@ -94,7 +94,7 @@ async def create_run(request: Request, ns: str, new: NewRun) -> Shown:
 
 @router.get("/{id}")
 async def show_run(request: Request, ns: str, id: str) -> Shown:
-    """One run with its changes of state, what it waits for, its tasks and artifacts, and the first thousand lines of its log."""
+    """One run: its changes of state, what it waits for, tasks, artifacts, and the first thousand lines of its log."""
     database, event, call = api_of(request).context.database, tables.run_event, tables.journal
     run = await run_row(database, ns, id)
     changes = [
