@@ -29,6 +29,15 @@ def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
         ("namespace: a\nrule: x\n", "penstock.yaml:2:1: unknown key `rule` (did you mean `rules`?; known:"),
         ("namespace: a\nrules: {a: 1}\n", "penstock.yaml:2:1: `rules`: Input should be a valid list"),
         ("rules:\n  - [\n", "penstock.yaml:3:1: not YAML"),
+        (
+            "pools: [{name: a, kind: proces}]\n",
+            "penstock.yaml:1:1: `pools.0.kind`: Input should be 'inline', 'process'",
+        ),
+        ("pools: [{name: a, memory: 2 beers}]\n", "penstock.yaml:1:1: `pools.0.memory`: Value error, '2 beers' is no"),
+        (
+            "pools: [{name: a, kind: docker}]\n",
+            "penstock.yaml:1:1: `pools.0`: Value error, a pool of kind docker needs",
+        ),
         ("- rules\n", "penstock.yaml:1:1: it is a mapping of namespace, rules, flows"),
         ("namespace: a\nnamespace: b\n", "penstock.yaml:2:1: not YAML"),
     ],
