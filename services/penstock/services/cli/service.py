@@ -12,6 +12,7 @@ import typer
 from penstock.events.errors import PenstockError
 from penstock.services.context import Context, Service
 from penstock.services.database import Database, migrate, unavailable
+from penstock.services.pools import STOPPING, pool_named
 from penstock.services.processes import configure_logging, run_until_signalled
 from penstock.services.project import load_settings
 from penstock.services.settings import Settings
@@ -33,7 +34,9 @@ def main(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=", "
     for name in names:
         if name not in SERVICES:
             raise UnknownServiceError(f"there is no service {name!r}; there are {', '.join(SERVICES)}")
-    run_until_signalled(serve(settings, names))
+    hurry = asyncio.Event()
+    grace = pool_named(settings.pools, settings.pool).grace if "worker" in names else STOPPING
+    run_until_signalled(serve(settings, names, hurry), hurry=hurry, grace=grace)
 
 
 async def serve(settings: Settings, names: list[str], hurry: asyncio.Event | None = None) -> None:

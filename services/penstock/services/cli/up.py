@@ -24,6 +24,7 @@ from penstock.services.context import Context, Service
 from penstock.services.database import connect, migrate
 from penstock.services.embedded import EmbeddedRedis
 from penstock.services.former import release_former
+from penstock.services.pools import pool_named
 from penstock.services.processes import configure_logging, run_until_signalled
 from penstock.services.project import load_settings
 from penstock.services.rule_files import REMEDY, RulesWatcher
@@ -47,13 +48,13 @@ class DataFolderError(PenstockError):
     """The data directory cannot be made or written."""
 
 
-async def up(settings: Settings) -> None:
-    """Run everything until cancelled."""
+async def up(settings: Settings, hurry: asyncio.Event | None = None) -> None:
+    """Run everything until cancelled.  hurry: as in Context."""
     folder = settings.data_dir
     _make(folder)
     with _only_one(folder):
         listen(settings).close()  # refused before anything is started
-        async with _prepared(settings) as complete, open_context(complete) as context:
+        async with _prepared(settings) as complete, open_context(complete, hurry) as context:
             key = await ensure_owner_key(context.database, complete)
             if key is not None:
                 _write_secret(folder / KEY_FILE, key)
@@ -208,5 +209,6 @@ def main(
     }
     settings = load_settings(**chosen)
     configure_logging(settings.log_level, json=settings.log_json)
-    run_until_signalled(up(settings))
+    hurry = asyncio.Event()
+    run_until_signalled(up(settings, hurry), hurry=hurry, grace=pool_named(settings.pools, settings.pool).grace)
     _console.print(f"stopped; everything is kept under {settings.data_dir}")

@@ -18,7 +18,6 @@ from penstock.services.project import load_settings
 from penstock.services.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
-_AFTER = 15.0  # seconds beside the drain: for handing back and leaving
 
 
 @app.callback()
@@ -45,7 +44,7 @@ def start(
     settings = with_pool(settings, {"kind": kind, "drain": _span(drain) if drain else None})
     configure_logging(settings.log_level, json=settings.log_json)
     hurry = asyncio.Event()
-    grace = pool_named(settings.pools, settings.pool).drain.total_seconds() + _AFTER
+    grace = pool_named(settings.pools, settings.pool).grace
     run_until_signalled(serve(settings, ["worker"], hurry), hurry=hurry, grace=grace)
 
 
