@@ -16,6 +16,7 @@ from penstock.automations.problems import did_you_mean
 from penstock.events.errors import PenstockError
 
 DEFAULT = "default"
+STOPPING = 20.0  # seconds that a process has to stop, beside the runs of its worker
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
@@ -83,6 +84,11 @@ class Pool(Keys):
     environment: dict[str, str] = Field(default_factory=dict)
     cpus: float | None = Field(None, gt=0)
     network: str = ""
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a process with a worker of this pool has to stop."""
+        return STOPPING + self.drain.total_seconds()
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypedDict, cast
 from penstock.flows.errors import DeployError
 
 _SERVER = "penstock.services.serving"
-_CHILD = "penstock.services.worker.child"
+_CHILDREN = frozenset(("penstock.services.worker.child", "penstock.services.worker.template"))  # that import flows
 
 Schedule = str | Mapping[str, Any]
 Concurrency = int | Mapping[str, Any]
@@ -53,7 +53,7 @@ class Server(Protocol):
 def server(deed: str) -> Server:
     """The server's side.  deed: what it is asked for, as errors name it.  Raises DeployError."""
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if main is not None and main.name == _CHILD:
+    if main is not None and main.name in _CHILDREN:
         raise DeployError(f'{deed} was called while a worker imports it; put it below `if __name__ == "__main__":`')
     try:
         return cast("Server", import_module(_SERVER))

@@ -12,11 +12,11 @@ from typing import Any
 import structlog
 import uvloop
 
-_GRACE = 20.0  # seconds a stopping process has before it is cut off
+from penstock.automations.pools import STOPPING
 
 
 def run_until_signalled(
-    work: Coroutine[Any, Any, None], *, hurry: asyncio.Event | None = None, grace: float = _GRACE
+    work: Coroutine[Any, Any, None], *, hurry: asyncio.Event | None = None, grace: float = STOPPING
 ) -> None:
     """Run `work`; SIGTERM or SIGINT cancels it once, and it has `grace` seconds to end.
 

@@ -88,7 +88,7 @@ async def alone(settings: Settings, offer: Offer) -> None:
     """Serve as a whole Penstock, as `penstock up` is, until cancelled."""
     from penstock.services.cli.up import up  # with the API and all that it needs; a worker alone starts sooner
 
-    await up(settings, partial(serving, offer=offer))
+    await up(settings, around=partial(serving, offer=offer))
 
 
 async def join(settings: Settings, offer: Offer) -> None:

@@ -63,6 +63,14 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("pools")
+    @classmethod
+    def _each_once(cls, value: tuple[Pool, ...]) -> tuple[Pool, ...]:
+        names = [pool.name for pool in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two pools are called {', '.join(twice)}; rename one")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ automations:
       - approve: {ask: "Ship {{ event.subject }}?", approvers: [user/owner], four_eyes: false}
       - run: ship
         with: {order: "{{ event.subject }}", amount: "{{ event.data.amount }}"}
+        queue: express
+        priority: 7
       - emit: {type: order.shipped, subject: "{{ event.subject }}"}
 """
 TOLD = """- notify: ops
@@ -81,6 +83,7 @@ async def test_a_firing_goes_on_with_each_fact_and_ends_completed(rig: Rig) -> N
     await tell(rig, firing, ApprovalDecided("1", "approved", by="user/owner"))
     [run] = await rig.until(lambda: rig.rows(tables.run), what="the run")
     assert json.loads(run.parameters) == {"order": "A-1", "amount": 900}
+    assert (run.queue, run.priority, run.fairness_key) == ("express", 7, '["large-order","A-1"]')
     await rig.until(lambda: rig.rows(tables.firing, tables.firing.c.status == "completed"), what="the end")
     await rig.all_read()
     shipped = [json.loads(each.value) for each in await rig.records(bus.EVENTS)][-1]

@@ -63,6 +63,9 @@ ONE = "deployments: [{name: a, flow: a:b, "
             "deployments: [{name: a, flow: f}, {name: a, flow: g}]",
             "penstock.yaml:1:42: deployment `a` is defined twice",
         ),
+        ("pools: [{name: a, kind: proces}]\n", "penstock.yaml:1:25: `kind`: Input should be 'inline', 'process'"),
+        ("pools: [{name: a, memory: 2 beers}]\n", "penstock.yaml:1:27: `memory`: '2 beers' is no size"),
+        ("pools: [{name: a, kind: docker}]\n", "penstock.yaml:1:9: each of `pools`: a pool of kind docker needs"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from penstock.automations.pools import STOPPING, pool_named
 from penstock.events.errors import PenstockError
 from penstock.services.context import Context, Service
 from penstock.services.database import Database, migrate, unavailable
@@ -33,7 +34,9 @@ def main(names: Annotated[list[str], typer.Argument(metavar="NAME…", help=", "
     for name in names:
         if name not in SERVICES:
             raise UnknownServiceError(f"there is no service {name!r}; there are {', '.join(SERVICES)}")
-    run_until_signalled(serve(settings, names))
+    hurry = asyncio.Event()
+    grace = pool_named(settings.pools, settings.pool).grace if "worker" in names else STOPPING
+    run_until_signalled(serve(settings, names, hurry), hurry=hurry, grace=grace)
 
 
 async def serve(settings: Settings, names: list[str], hurry: asyncio.Event | None = None) -> None:

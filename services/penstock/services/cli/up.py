@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from penstock.automations.pools import pool_named
 from penstock.events.errors import PenstockError
 from penstock.services.api.keys import ensure_owner_key, sign_in_link
 from penstock.services.api.service import ApiService, listen
@@ -47,15 +48,22 @@ class DataFolderError(PenstockError):
     """The data directory cannot be made or written."""
 
 
-async def up(settings: Settings, around: Callable[[Context], AbstractAsyncContextManager[None]] | None = None) -> None:
-    """Run everything until cancelled.  around: entered before the services start, left when they have stopped."""
+async def up(
+    settings: Settings,
+    hurry: asyncio.Event | None = None,
+    around: Callable[[Context], AbstractAsyncContextManager[None]] | None = None,
+) -> None:
+    """Run everything until cancelled.
+
+    hurry: as in Context.  around: entered before the services start, left when they have stopped.
+    """
     folder = settings.data_dir
     _make(folder)
     with _only_one(folder):
         listen(settings).close()  # refused before anything is started
         async with AsyncExitStack() as stack:
             complete = await stack.enter_async_context(_prepared(settings))
-            context = await stack.enter_async_context(open_context(complete))
+            context = await stack.enter_async_context(open_context(complete, hurry))
             if around is not None:
                 await stack.enter_async_context(around(context))
             key = await ensure_owner_key(context.database, complete)
@@ -212,5 +220,6 @@ def main(
     }
     settings = load_settings(**chosen)
     configure_logging(settings.log_level, json=settings.log_json)
-    run_until_signalled(up(settings))
+    hurry = asyncio.Event()
+    run_until_signalled(up(settings, hurry), hurry=hurry, grace=pool_named(settings.pools, settings.pool).grace)
     _console.print(f"stopped; everything is kept under {settings.data_dir}")

@@ -18,7 +18,6 @@ from penstock.services.project import load_settings
 from penstock.services.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
-_AFTER = 15.0  # seconds beside the drain: for handing back and leaving
 
 
 @app.callback()
@@ -41,11 +40,11 @@ def start(
     PENSTOCK_BUS_URL, …_DATABASE_URL and …_REDIS_URL.
     """
     given: dict[str, Any] = {"pool": pool, "worker_name": name, "queues": queues, "concurrency": limit}
-    settings = load_settings(**{key: value for key, value in given.items() if value})
+    settings = load_settings(**{key: value for key, value in given.items() if value not in (None, "")})
     settings = with_pool(settings, {"kind": kind, "drain": _span(drain) if drain else None})
     configure_logging(settings.log_level, json=settings.log_json)
     hurry = asyncio.Event()
-    grace = pool_named(settings.pools, settings.pool).drain.total_seconds() + _AFTER
+    grace = pool_named(settings.pools, settings.pool).grace
     run_until_signalled(serve(settings, ["worker"], hurry), hurry=hurry, grace=grace)
 
 
@@ -65,6 +64,7 @@ def with_pool(settings: Settings, flags: Mapping[str, Any]) -> Settings:
     try:
         chosen = Pool(**pool.model_dump() | {key: value for key, value in flags.items() if value is not None})
     except ValidationError as error:
-        raise PoolError("; ".join(each["msg"] for each in error.errors(include_url=False))) from None
+        told = [each["msg"].removeprefix("Value error, ") for each in error.errors(include_url=False)]
+        raise PoolError("; ".join(told)) from None
     others = tuple(each for each in settings.pools if each.name != chosen.name)
     return settings.model_copy(update={"pools": (*others, chosen)})
