@@ -22,10 +22,10 @@ demo: $(READY) ## Play the quickstart's story; ONCE=1 approves by itself and exi
 	ONCE=$(ONCE) $(BIN)/python -m examples.quickstart.demo $(ARGS)
 
 test: $(READY) ## Run all tests against real services, heavy ones at a fifth; ARGS="-k name" chooses
-	SCALE=$${SCALE:-0.2} $(BIN)/python -m pytest $(ARGS)
+	SCALE=$${SCALE:-0.2} scripts/run-tests $(ARGS)
 
 test-full: $(READY) ## Run all tests in full
-	SCALE=1 $(BIN)/python -m pytest $(ARGS)
+	SCALE=1 scripts/run-tests $(ARGS)
 
 test-unit: $(READY) ## Run the tests that need no services
 	$(BIN)/python -m pytest tests/unit $(ARGS)
