@@ -28,13 +28,14 @@ from penstock.services.database.records import publish_later, service_lane, syst
 from penstock.services.database.tables import run
 from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
 from penstock.services.run_rules import CANCEL, SUSPEND
-from penstock.services.runs import LogLine, TransitionError, change_state, clean, hold, record_calls, write_logs
+from penstock.services.runs import LogLine, TransitionError, change_state, clean, hold, write_logs
 from penstock.services.waits import spread
 from penstock.services.worker.asking import Desk, suspend
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, give_back
 from penstock.services.worker.end_hooks import Ended
 from penstock.services.worker.frames import Asked, Execute, Finished, FlowInfo, Known, Log, Started, TaskFinished
+from penstock.services.worker.journaling import JournalWriter
 from penstock.services.worker.logs import LogBatch
 from penstock.services.worker.outcome import Outcome, judge
 from penstock.services.worker.secrecy import Secrecy
@@ -68,6 +69,7 @@ class Shop:
     changed: Callable[[bool], None]
     due_in: Callable[[timedelta], None]
     put_back: Callable[[Child], None]
+    journal: JournalWriter
     desk: Desk
     died: Callable[[Ended], None]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -270,7 +272,7 @@ class Execution:
         assert self._secrecy is not None  # noqa: S101 -- as above
         if started.name and not self.claimed.recorded:
             named = clean(self._secrecy.mask(started.name))
-            self._named = asyncio.create_task(self._write(lambda connection: name_run(connection, self.claimed, named)))
+            self._named = asyncio.create_task(self._keep(lambda connection: name_run(connection, self.claimed, named)))
 
     async def _ask(self, frame: Asked) -> str:
         assert self._secrecy is not None  # noqa: S101 -- as above
@@ -291,13 +293,13 @@ class Execution:
             task.takes,
             task.source,
         )
-        await self._write(lambda connection: record_calls(connection, self.claimed.id, self.claimed.epoch, [call]))
+        await self._insist(lambda: self._shop.journal.keep(self.claimed.id, self.claimed.epoch, call))
         if self._wanted == SUSPEND and self._has_child:
             self._suspended = True
             await self._child.kill()  # before the code hears that it may go on
 
     async def _write_logs(self, lines: Sequence[LogLine]) -> None:
-        await self._write(lambda connection: write_logs(connection, self.claimed.id, self.claimed.epoch, lines))
+        await self._keep(lambda connection: write_logs(connection, self.claimed.id, self.claimed.epoch, lines))
 
     async def _settle(self, finished: Finished, secrecy: Secrecy) -> None:
         """Write how the try ended, and what follows."""
@@ -342,20 +344,26 @@ class Execution:
             self._shop.due_in(outcome.wait)
 
     async def _write(self, operation: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Write something that is to be told, too."""
+        result = await self._keep(operation)
+        self._shop.changed(self.claimed.report)
+        return result
+
+    async def _keep(self, operation: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        return await self._insist(lambda: self._shop.database.write(operation))
+
+    async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
         """Write, and write again while the database is away and the run is still ours."""
         failures = 0
         while True:
             self._check_ours()
             try:
-                result = await self._shop.database.write(operation)
+                return await write()
             except Exception as error:
                 if not unavailable(error):
                     raise
                 failures += 1
                 _log.warning("run.database_away", run=self.claimed.id, failures=failures, error=str(error))
-            else:
-                self._shop.changed(self.claimed.report)
-                return result
             await asyncio.sleep(_DATABASE_AWAY.pause(failures).total_seconds())
 
     def _check_ours(self) -> None:
