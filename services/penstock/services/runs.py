@@ -428,7 +428,7 @@ def stamps(new: State) -> dict[str, Any]:
 
 
 def tell_changes(
-    connection: AsyncConnection,
+    target: AsyncConnection | Writes,
     rows: Sequence[Row],
     details: Sequence[str],
     actor: str,
@@ -448,8 +448,8 @@ def tell_changes(
         if State(row["state"]).is_final:
             more["final"] = not goes_on
         told.append((service_lane(row["id"]), _told(row, row["now"], told_as, **more)))
-    at_the_end(connection, _note, noted)
-    publish_each(connection, told)
+    at_the_end(target, _note, noted)
+    publish_each(target, told)
 
 
 async def _tell_end(connection: AsyncConnection, row: Row, result: str | None) -> None:

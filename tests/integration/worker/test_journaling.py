@@ -11,8 +11,8 @@ from tests.support.runs import add, claimer, end_leases, look, rows
 from penstock.flows.journal import TaskCall
 from penstock.flows.states import State
 from penstock.services.database import Database, StaleEpochError, tables
-from penstock.services.runs import NewRun, recorded_calls
-from penstock.services.worker.journaling import JournalWriter
+from penstock.services.runs import Entry, NewRun, recorded_calls
+from penstock.services.worker.journaling import journal_of
 
 DONE = TaskCall("a", "", "step", State.COMPLETED, b"1", 10, 20, None, "label", ("b",), "digest")
 
@@ -29,14 +29,14 @@ async def test_calls_of_runs_that_are_held_are_kept_and_those_of_others_refused(
     (new,) = (await look(database, claimer("w2"))).claimed
     await add(database, NewRun(id="r2", flow="reroute"))
     (other,) = (await look(database, claimer("w1"))).claimed
-    writer = JournalWriter(database)
-    first = asyncio.create_task(writer.keep("r1", new.epoch, DONE))
+    writer = journal_of(database)
+    first = asyncio.create_task(writer.put(Entry("r1", new.epoch, DONE)))
     await asyncio.sleep(0)  # the others come while it is under way
     ends = await asyncio.gather(
         first,
-        writer.keep("r1", old.epoch, replace(DONE, key="late")),
-        *(writer.keep("r2", other.epoch, replace(DONE, key=f"k{number}")) for number in range(700)),
-        writer.keep("r2", other.epoch, replace(DONE, key="k0", result=b"2")),
+        writer.put(Entry("r1", old.epoch, replace(DONE, key="late"))),
+        *(writer.put(Entry("r2", other.epoch, replace(DONE, key=f"k{number}"))) for number in range(700)),
+        writer.put(Entry("r2", other.epoch, replace(DONE, key="k0", result=b"2"))),
         return_exceptions=True,
     )
     assert [type(each) for each in ends if each is not None] == [StaleEpochError]
@@ -51,11 +51,11 @@ async def test_calls_of_runs_that_are_held_are_kept_and_those_of_others_refused(
 async def test_a_call_that_cannot_be_written_is_told_to_its_run_alone(database: Database) -> None:
     await add(database, NewRun(id="r1", flow="reroute"))
     (claimed,) = (await look(database, claimer("w1"))).claimed
-    writer = JournalWriter(database)
+    writer = journal_of(database)
     huge = replace(DONE, key="huge", started=2**70)  # no bigint
-    first = asyncio.create_task(writer.keep("r1", claimed.epoch, DONE))
+    first = asyncio.create_task(writer.put(Entry("r1", claimed.epoch, DONE)))
     await asyncio.sleep(0)
-    good, bad, last = (writer.keep("r1", claimed.epoch, each) for each in (replace(DONE, key="b"), huge, DONE))
+    good, bad, last = (writer.put(Entry("r1", claimed.epoch, each)) for each in (replace(DONE, key="b"), huge, DONE))
     ends = await asyncio.gather(first, good, bad, last, return_exceptions=True)
     assert [isinstance(each, Exception) for each in ends] == [False, False, True, False]
     assert (await kept(database))["r1"] == {"a": b"1", "b": b"1"}
@@ -65,9 +65,9 @@ async def test_whoever_waits_hears_that_the_database_is_away(database: Database)
     await add(database, NewRun(id="r1", flow="reroute"))
     (claimed,) = (await look(database, claimer("w1"))).claimed
     await database.close()
-    writer = JournalWriter(Broken(database))
+    writer = journal_of(Broken(database))
     with pytest.raises(ConnectionError):
-        await writer.keep("r1", claimed.epoch, DONE)
+        await writer.put(Entry("r1", claimed.epoch, DONE))
 
 
 class Broken(Database):
