@@ -36,9 +36,9 @@ from penstock.events.instants import Instant, microseconds
 from penstock.flows.journal import TaskCall
 from penstock.flows.sources import RecordedCall
 from penstock.flows.states import State, can_become
-from penstock.services.database import StaleEpochError, clock
+from penstock.services.database import Database, StaleEpochError, clock
 from penstock.services.database.late import Writes, at_the_end
-from penstock.services.database.prepared import Prepared, Row, inserting
+from penstock.services.database.prepared import Prepared, Row, inserting, on_driver
 from penstock.services.database.records import publish_each, service_lane, system_event, tell_firing
 from penstock.services.database.tables import journal, run, run_event, run_log
 from penstock.services.turns import fairness_key
@@ -298,6 +298,70 @@ async def record_calls(connection: AsyncConnection, run_id: str, epoch: int, cal
     await _journal.many(connection, [same | _call_row(call) for call in calls])
 
 
+class Entry(NamedTuple):
+    """A finished call on its way into the journal."""
+
+    run_id: str
+    epoch: int
+    call: TaskCall
+
+
+_OF_ENTRY = (
+    *("run_id", "call", "epoch", "state", "name", "result", "error", "started", "ended", "format"),
+    *("parent", "label", "takes", "source"),
+)
+
+
+def _recording() -> str:
+    """PostgreSQL takes calls of many runs with one statement: those of runs that are held under these epochs."""
+    kinds = ["bigint" if isinstance(journal.c[name].type, sa.BigInteger) else "text" for name in _OF_ENTRY]
+    arrays = ", ".join(f"CAST(${at} AS {kind}[])" for at, kind in enumerate(kinds, 3))
+    changed = [name for name in _OF_ENTRY if name not in ("run_id", "call")]
+    return f"""
+WITH mine AS (
+  SELECT run.id, run.namespace FROM run
+  JOIN unnest(CAST($1 AS text[]), CAST($2 AS bigint[])) AS held (id, epoch)
+    ON run.id = held.id AND run.epoch = held.epoch
+  FOR SHARE OF run
+)
+INSERT INTO journal (namespace, {", ".join(_OF_ENTRY)})
+SELECT mine.namespace, {", ".join(f"given.{name}" for name in _OF_ENTRY)}
+FROM unnest({arrays}) AS given ({", ".join(_OF_ENTRY)}) JOIN mine ON mine.id = given.run_id
+ON CONFLICT (run_id, call) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in changed)}
+RETURNING run_id, epoch"""  # noqa: S608 -- names of our own columns
+
+
+_record_at_once = _recording()
+
+
+async def record_entries(database: Database, entries: Sequence[Entry]) -> set[tuple[str, int]]:
+    """Write calls of any number of runs in one transaction; of a call that comes twice the last one counts.
+
+    Returns (run, epoch) of those that were written: the others are not held under these epochs any more.
+    """
+    last = {(each.run_id, each.call.key): each for each in entries}
+    runs = dict.fromkeys((each.run_id, each.epoch) for each in last.values())
+    if database.is_sqlite:
+        async with database.begin() as connection:
+            return {held for held in runs if await _record_of(connection, held, last.values())}
+    rows = [
+        {"run_id": each.run_id, "epoch": each.epoch, "format": FORMAT} | _call_row(each.call) for each in last.values()
+    ]
+    columns = [[run_id for run_id, _ in runs], [epoch for _, epoch in runs]]
+    columns += [[row[name] for row in rows] for name in _OF_ENTRY]
+    async with database.read() as connection:
+        found = await on_driver(connection, _record_at_once, lambda driver: driver.fetch(_record_at_once, *columns))
+    return {(row["run_id"], row["epoch"]) for row in found}
+
+
+async def _record_of(connection: AsyncConnection, held: tuple[str, int], entries: Iterable[Entry]) -> bool:
+    try:
+        await record_calls(connection, *held, [each.call for each in entries if (each.run_id, each.epoch) == held])
+    except StaleEpochError:
+        return False
+    return True
+
+
 class Recorded(NamedTuple):
     """The completed calls of a run, by key.  results: JSON.  calls: what is known of them besides."""
 
@@ -364,7 +428,7 @@ def stamps(new: State) -> dict[str, Any]:
 
 
 def tell_changes(
-    connection: AsyncConnection,
+    target: AsyncConnection | Writes,
     rows: Sequence[Row],
     details: Sequence[str],
     actor: str,
@@ -384,8 +448,8 @@ def tell_changes(
         if State(row["state"]).is_final:
             more["final"] = not goes_on
         told.append((service_lane(row["id"]), _told(row, row["now"], told_as, **more)))
-    at_the_end(connection, _note, noted)
-    publish_each(connection, told)
+    at_the_end(target, _note, noted)
+    publish_each(target, told)
 
 
 async def _tell_end(connection: AsyncConnection, row: Row, result: str | None) -> None:

@@ -63,6 +63,19 @@ async def write_once(connection: AsyncConnection, guard: Prepared, given: Mappin
     return bool(found[0]["held"])
 
 
+async def write_all_or_nothing(
+    connection: AsyncConnection, change: Bulk, rows: Sequence[Mapping[str, Any]], writes: Writes
+) -> None:
+    """`change` for these rows and all of `writes` in one statement, if `change` returns as many rows as it is given.
+
+    Else nothing is written.  Raises SQLAlchemy's error for a division by zero (SQLSTATE 22012) then: the one way to
+    have a statement take back what it has done. As with `write_once` every statement of `writes` is `composable`.
+    """
+    parts = list(writes.rows.items())
+    sql = _all_or_nothing(change, tuple(_bulk(statement) for statement, _ in parts))
+    await _ask(connection, sql, [*change.columns(rows), len(rows), *_columns(parts)])
+
+
 def composable(writes: Writes) -> bool:
     """Whether one statement can write all of it."""
     bulks = [statement.bulk for statement in writes.rows]
@@ -98,6 +111,17 @@ def _composed(guard: tuple[str, int] | None, bulks: tuple[Bulk, ...]) -> str:
         queries.append(f"w{at} AS ({bulk.sql(first + 1, beside)})")
         first += len(bulk.names)
     return f"WITH {', '.join(queries)} SELECT {'(SELECT count(*) FROM held)' if guard else '1'} AS held"  # noqa: S608 -- of our own statements
+
+
+@lru_cache(maxsize=64)
+def _all_or_nothing(change: Bulk, bulks: tuple[Bulk, ...]) -> str:
+    queries, first = [f"changed AS ({change.sql()})"], len(change.names) + 2
+    for at, bulk in enumerate(bulks):
+        queries.append(f"w{at} AS ({bulk.sql(first)})")
+        first += len(bulk.names)
+    count = len(change.names) + 1
+    as_wanted = f"(SELECT count(*) FROM changed) = CAST(${count} AS bigint)"  # noqa: S608 -- of our own statements
+    return f"WITH {', '.join(queries)} SELECT 1 / (CASE WHEN {as_wanted} THEN 1 ELSE 0 END) AS held"
 
 
 def _bulk(statement: Prepared) -> Bulk:

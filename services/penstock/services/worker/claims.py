@@ -34,6 +34,7 @@ _BATCH = 100  # claims of one transaction
 _OF_CLAIM = (
     *("id", "namespace", "flow", "parameters", "nonce", "retries", "earlier", "epoch"),
     *("firing_id", "lane", "step", "correlationid", "causationid", "traceparent", "hops"),
+    *("seq", "pool", "deployment"),
 )
 _NOTHING = Recorded({}, {})
 _COLUMNS = (*_OF_CLAIM, *("source",), "state", "attempt", "worker", "limits", "report", "priority", "rank", "due_at")
@@ -47,7 +48,7 @@ class ClaimedRun:
     runs.  earlier: those before a person had it tried again.  limits: named by the run itself; those of its flow come
     on top.  recorded: results of finished task calls.
     at: when it was claimed, on the database's clock.  calls: what is known of finished calls besides their results.
-    source: digest of the flow's code that it was recorded with, "" where unknown.
+    source: digest of the flow's code that it was recorded with, "" where unknown.  seq: of its last change of state.
     """
 
     id: str
@@ -73,6 +74,16 @@ class ClaimedRun:
     calls: Mapping[str, RecordedCall] = field(default_factory=dict)
     source: str = ""
     earlier: int = 0
+    seq: int = 0
+    pool: str = "default"
+    deployment: str | None = None
+
+    @property
+    def told(self) -> Row:
+        """As events tell of it."""
+        names = ("id", "namespace", "flow", "pool", "attempt", "retries", "epoch", "firing_id", "deployment")
+        causes = ("correlationid", "causationid", "traceparent", "hops")
+        return {name: getattr(self, name) for name in (*names, *causes)}
 
     @property
     def tries(self) -> int:

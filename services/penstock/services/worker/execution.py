@@ -28,9 +28,11 @@ from penstock.services.database.records import publish_later, service_lane, syst
 from penstock.services.database.tables import run
 from penstock.services.limits import Limits, LimitSpec, LimitsUnavailableError
 from penstock.services.run_rules import CANCEL, SUSPEND
-from penstock.services.runs import LogLine, TransitionError, change_state, clean, hold, record_calls, write_logs
+from penstock.services.run_steps import NotAsKnownError, Step
+from penstock.services.runs import Entry, LogLine, TransitionError, change_state, clean, hold, write_logs
 from penstock.services.waits import spread
 from penstock.services.worker.asking import Desk, suspend
+from penstock.services.worker.batches import Batches
 from penstock.services.worker.children import Child
 from penstock.services.worker.claims import ClaimedRun, give_back
 from penstock.services.worker.end_hooks import Ended
@@ -57,6 +59,7 @@ class Shop:
 
     changed: called after each commit that left something to publish; true: a fact for a firing, too.
     due_in: called when a run is due after a wait.  put_back: called with a child that is free again.
+    journal, steps: what many runs write, in batches; steps: None where each writes alone (SQLite).
     desk: keeps what runs ask for.  died: called with a run that ended without its process.
     turn: runs ask for their limits one after the other, in the order in which they were claimed.
     """
@@ -68,6 +71,8 @@ class Shop:
     changed: Callable[[bool], None]
     due_in: Callable[[timedelta], None]
     put_back: Callable[[Child], None]
+    journal: Batches[Entry]
+    steps: Batches[Step] | None
     desk: Desk
     died: Callable[[Ended], None]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -106,6 +111,7 @@ class Execution:
         self._wanted, self._wanted_by = "", ""  # what a person asks of the run, see `heed`
         self._suspended = False  # its process was ended for that
         self._until = math.inf
+        self._seq: int | None = claimed.seq  # of its last change of state; None: not known for sure
         self._logs = LogBatch(self._write_logs)
         self._secrecy: Secrecy | None = None
         self._source = child.flows.get(claimed.flow, flow).source
@@ -194,11 +200,25 @@ class Execution:
 
     async def _begin(self, at: Instant) -> None:
         """Its code begins at `at`, however long it takes to write that."""
-        await self._write(
-            lambda connection: begin(
-                connection, self.claimed, self._shop.actor, at, source=self._source or None, version=self._version
-            )
-        )
+        known = {"source": self._source or None, "version": self._version}
+        actor, detail = self._shop.actor, _try_of(self.claimed)
+        if not await self._step(State.RUNNING, at, actor=actor, detail=detail, **known):
+            await self._write(lambda connection: begin(connection, self.claimed, actor, at, **known))
+
+    async def _step(self, state: State, at: Instant, **more: Any) -> bool:
+        """The change of state with those of other runs.  Returns False where it has to be made alone."""
+        if self._seq is None or self._shop.steps is None:
+            return False
+        step = Step({**self.claimed.told, "seq": self._seq + 1}, state, at, **more)
+        steps = self._shop.steps
+        try:
+            await self._insist(lambda: steps.put(step))
+        except NotAsKnownError:
+            self._seq = None
+            return False
+        self._seq += 1
+        self._shop.changed(False)
+        return True
 
     async def _pass(self) -> bool:
         """Pass the limits, or be parked."""
@@ -270,7 +290,7 @@ class Execution:
         assert self._secrecy is not None  # noqa: S101 -- as above
         if started.name and not self.claimed.recorded:
             named = clean(self._secrecy.mask(started.name))
-            self._named = asyncio.create_task(self._write(lambda connection: name_run(connection, self.claimed, named)))
+            self._named = asyncio.create_task(self._keep(lambda connection: name_run(connection, self.claimed, named)))
 
     async def _ask(self, frame: Asked) -> str:
         assert self._secrecy is not None  # noqa: S101 -- as above
@@ -291,13 +311,14 @@ class Execution:
             task.takes,
             task.source,
         )
-        await self._write(lambda connection: record_calls(connection, self.claimed.id, self.claimed.epoch, [call]))
+        entry = Entry(self.claimed.id, self.claimed.epoch, call)
+        await self._insist(lambda: self._shop.journal.put(entry))
         if self._wanted == SUSPEND and self._has_child:
             self._suspended = True
             await self._child.kill()  # before the code hears that it may go on
 
     async def _write_logs(self, lines: Sequence[LogLine]) -> None:
-        await self._write(lambda connection: write_logs(connection, self.claimed.id, self.claimed.epoch, lines))
+        await self._keep(lambda connection: write_logs(connection, self.claimed.id, self.claimed.epoch, lines))
 
     async def _settle(self, finished: Finished, secrecy: Secrecy) -> None:
         """Write how the try ended, and what follows."""
@@ -337,25 +358,39 @@ class Execution:
     async def _end(self, outcome: Outcome, result: bytes, error: str | None) -> None:
         cancelled = self._wanted == CANCEL and outcome.state is State.CANCELLED
         actor = self._wanted_by if cancelled else self._shop.actor
-        await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, actor))
+        if not await self._end_at_once(outcome, result, error, actor):
+            await self._write(lambda connection: settle(connection, self.claimed, outcome, result, error, actor))
         if outcome.wait is not None:
             self._shop.due_in(outcome.wait)
 
+    async def _end_at_once(self, outcome: Outcome, result: bytes, error: str | None, actor: str) -> bool:
+        if outcome.wait is not None or self.claimed.report:
+            return False
+        body = result.decode() if outcome.state is State.COMPLETED else None
+        more = {"actor": actor, "detail": clean(error or ""), "result": body, "error": error}
+        return await self._step(outcome.state, self._now(), **more)
+
     async def _write(self, operation: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Write something that is to be told, too."""
+        result = await self._keep(operation)
+        self._shop.changed(self.claimed.report)
+        return result
+
+    async def _keep(self, operation: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        return await self._insist(lambda: self._shop.database.write(operation))
+
+    async def _insist(self, write: Callable[[], Awaitable[Result]]) -> Result:
         """Write, and write again while the database is away and the run is still ours."""
         failures = 0
         while True:
             self._check_ours()
             try:
-                result = await self._shop.database.write(operation)
+                return await write()
             except Exception as error:
                 if not unavailable(error):
                     raise
                 failures += 1
                 _log.warning("run.database_away", run=self.claimed.id, failures=failures, error=str(error))
-            else:
-                self._shop.changed(self.claimed.report)
-                return result
             await asyncio.sleep(_DATABASE_AWAY.pause(failures).total_seconds())
 
     def _check_ours(self) -> None:
@@ -372,6 +407,10 @@ def _ended(claimed: ClaimedRun, state: str, error: str) -> Ended:
     return Ended(*same, claimed.tries, state, error)
 
 
+def _try_of(claimed: ClaimedRun) -> str:
+    return f"try {claimed.tries}" if claimed.tries > 1 else ""
+
+
 async def begin(
     connection: AsyncConnection,
     claimed: ClaimedRun,
@@ -385,7 +424,7 @@ async def begin(
 
     source: digest of the code, kept the first time.  version: the git commit of the flow's folder, as it is here.
     """
-    detail = f"try {claimed.tries}" if claimed.tries > 1 else ""
+    detail = _try_of(claimed)
     known: dict[str, Any] = {"source": source} | ({} if version is None else {"version": version})
     run_id, epoch = claimed.id, claimed.epoch
     await change_state(connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, **known)

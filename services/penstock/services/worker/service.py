@@ -33,6 +33,7 @@ from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.end_hooks import Ended, EndHooks
 from penstock.services.worker.execution import Execution, Passing, Shop
 from penstock.services.worker.frames import FlowInfo, Log, Problem
+from penstock.services.worker.journaling import journal_of, steps_of
 from penstock.services.worker.leases import Leases
 from penstock.services.worker.places import Forked, Making, Place, Spawned
 from penstock.services.worker.presence import Presence, tried
@@ -96,6 +97,8 @@ class WorkerService:
             changed=self._changed,
             due_in=self._look_in,
             put_back=self._crew.put_back,
+            journal=journal_of(context.database),
+            steps=None if context.database.is_sqlite else steps_of(context.database),
             died=self._end_hooks.tell,
             desk=Desk(context.bus, context.hints, settings.event_partitions),
         )
