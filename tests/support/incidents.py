@@ -96,10 +96,12 @@ class Orchestrator:
 
     async def retire(self) -> None:
         """End, with SIGTERM, every process that has been stopped and replaced; each must end well."""
-        for process in self.fleet.processes:
-            if process.alive and process not in self.running.values():
-                code = process.terminate()
-                assert code == 0, f"{process.name} ended with {code} on SIGTERM:\n{process.text()[-3000:]}"
+        retired = [each for each in self.fleet.processes if each.alive and each not in self.running.values()]
+        for process in retired:
+            process.popen.terminate()
+        for process in retired:
+            code = process.popen.wait(25)
+            assert code == 0, f"{process.name} ended with {code} on SIGTERM:\n{process.text()[-3000:]}"
 
     def assert_nobody_fell(self) -> None:
         """No process ended but those that were killed."""
