@@ -46,7 +46,7 @@ _IN_HAND = 16  # for each child: runs whose code has ended, and that are being w
 _ASK_AGAIN = 1.0  # seconds
 _HEED = 2.0  # seconds between looks at what people want of the runs in hand, without a hint
 _LINGER = 0.01  # seconds
-_LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
+LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
 
 _log = structlog.get_logger()
 
@@ -200,7 +200,7 @@ class WorkerService:
         self._stopping.set()
         self._wake.set()
         if claiming:
-            await asyncio.wait(claiming, timeout=_LAST_CLAIM)
+            await asyncio.wait(claiming, timeout=LAST_CLAIM)
             await _cancel(claiming)
 
     async def _claim_some(self) -> bool:
