@@ -22,7 +22,8 @@ from penstock.events.ids import derived_id
 from penstock.services.database import tables
 
 CHILDREN = 2  # of each worker
-RUNS = scaled(1_000, at_least=80)
+BATCH = scaled(250, at_least=20)  # runs before each incident
+RUNS = 4 * BATCH
 FLOWS = """
 import os
 import time
@@ -108,7 +109,7 @@ async def test_each_run_completes_once_and_its_deeds_are_done_once_whatever_befa
     second = fleet.spawn("worker")
     orchestrator = await begin(fleet, "engine")
     first, events = orchestrator.running["worker"], wanted("pair", RUNS)
-    batches = iter([events[start : start + RUNS // 4] for start in range(0, RUNS, RUNS // 4)])
+    batches = iter([events[start : start + BATCH] for start in range(0, RUNS, BATCH)])
 
     await at_work(fleet, first, next(batches))
     third = await killed(orchestrator, first)
@@ -135,6 +136,7 @@ def wanted(what: str, count: int) -> list[Event]:
 
 async def at_work(fleet: Fleet, worker: Process, events: Sequence[Event]) -> None:
     """Launch runs, until this worker has as many as it has children."""
+    await fleet.ready(worker)
     await fleet.rig.publish(events)
 
     async def busy() -> bool:
@@ -223,6 +225,7 @@ async def assert_each_change_of_state_is_one_event(fleet: Fleet) -> None:
 def assert_deeds_were_done_once_but_for_those_in_flight(fleet: Fleet, orchestrator: Orchestrator) -> None:
     """A child carries out one run at a time, one task after the other: an incident repeats one task of each at most."""
     incidents = orchestrator.incidents
+    assert any(each.held for each in incidents if each.what == "killed"), "no worker had a run when it was killed"
     times = Counter(deeds(fleet))
     assert Counter(word for _, word in times) == dict.fromkeys(("one", "two"), RUNS)
     doubled = {key: count - 1 for key, count in times.items() if count > 1}
