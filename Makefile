@@ -42,7 +42,7 @@ bench: $(READY) ## Measure latencies and throughput, beside a bare loop as the f
 bench-match: $(READY) ## Measure the event matcher alone
 	$(BIN)/python -m benchmarks.match $(ARGS)
 
-bench-runs: $(READY) ## Measure durable runs: latency, saturation, journalled tasks
+bench-runs: $(READY) ## Measure durable runs: latency, saturation, journalled tasks, runs that wait
 	$(BIN)/python -m benchmarks.runs $(ARGS)
 
 bench-runs-local: $(READY) ## Measure flows and tasks in plain Python, without a server

@@ -1,7 +1,8 @@
 """`make bench-runs`: durable runs, launched by the `run` action, through separate processes on real services.
 
-Latency of the first line at a steady rate, the most runs a second (on PostgreSQL, and on SQLite beside it), and
-journalled tasks a second beside a bare asyncpg loop. BENCH_RUNS: runs of the saturation; BENCH_TASKS: tasks of one run.
+Latency of the first line at a steady rate, the most runs a second (on PostgreSQL, and on SQLite beside it), journalled
+tasks a second beside a bare asyncpg loop, and what runs that wait cost beside none that do. BENCH_RUNS: runs of the
+saturation; BENCH_TASKS: tasks of one run; BENCH_WAITING: runs that wait; BENCH_IDLE: for how many seconds.
 Arguments choose among the measures.
 """
 
@@ -23,6 +24,7 @@ from benchmarks.latency import Bench
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import Figure, percentile, report
 from benchmarks.throughput import put
+from benchmarks.waiting import measure as measure_waiting
 from tests.support.embedded import Up
 from tests.support.fleet import Fleet, open_fleet
 from tests.support.services.provide import provide_kafka, provide_postgres, provide_redis
@@ -34,13 +36,15 @@ from penstock.services.database import connect as connect_database
 
 RUNS = int(os.environ.get("BENCH_RUNS", "4000"))
 TASKS = int(os.environ.get("BENCH_TASKS", "5000"))
+WAITING = int(os.environ.get("BENCH_WAITING", "10000"))
+IDLE = float(os.environ.get("BENCH_IDLE", "20"))  # seconds
 RATE, AT_RATE = 50, 1_000  # runs a second, and how many
 WARM = float(os.environ.get("BENCH_WARM", "15"))  # seconds
 FLOWS = """
 import os
 import time
 
-from penstock.flows import flow, task
+from penstock.flows import flow, sleep_sync, task, wait_for_event_sync
 
 
 @task
@@ -71,6 +75,14 @@ def many(how: str, count: int) -> float:
         for number in range(count):
             no_op(number)
     return time.perf_counter() - began
+
+
+@flow
+def waits(n: int) -> None:
+    if n % 2:
+        sleep_sync(3_600)
+    else:
+        wait_for_event_sync("bench.never", {"subject": [f"s{n}"]}, timeout=3_600)
 """
 RULES = """
 automations:
@@ -83,6 +95,9 @@ automations:
   - name: tasks
     when: {event: bench.many}
     then: [{run: many, with: {how: "{{ event.data.how }}", count: "{{ event.data.count }}"}}]
+  - name: wait
+    when: {event: bench.wait}
+    then: [{run: waits, with: {n: "{{ event.data.n }}"}}]
 """
 
 
@@ -129,20 +144,24 @@ def _event(number: int) -> Event:
 
 async def _rate(database: Database, count: int) -> float:
     """Between the ends of runs as their rows tell them."""
-    ended = sa.select(sa.func.count()).where(tables.run.c.flow == "small", tables.run.c.state == "completed")
-
-    async def done() -> int:
-        async with database.read() as connection:
-            return int((await connection.execute(ended)).scalar_one())
-
-    async with asyncio.timeout(300):
-        while await done() < count:
-            await asyncio.sleep(0.1)
+    await _until_ended(database, count)
     query = sa.select(tables.run.c.ended).where(tables.run.c.flow == "small").order_by(tables.run.c.ended)
     async with database.read() as connection:
         ends = list(await connection.scalars(query))
     first, last = count // 10, count * 9 // 10
     return float((last - first) * 1e6 / (ends[last] - ends[first]))
+
+
+async def _until_ended(database: Database, count: int) -> None:
+    async with asyncio.timeout(300):
+        while await _ended(database) < count:
+            await asyncio.sleep(0.1)
+
+
+async def _ended(database: Database) -> int:
+    query = sa.select(sa.func.count()).where(tables.run.c.flow == "small", tables.run.c.state == "completed")
+    async with database.read() as connection:
+        return int((await connection.execute(query)).scalar_one())
 
 
 async def embedded(folder: Path) -> list[Figure]:
@@ -209,10 +228,20 @@ async def _commits(url: str, count: int) -> float:
         await connection.close()
 
 
+async def waiting(fleet: Fleet) -> list[Figure]:
+    """Runs that sleep for an hour, or wait for an event; beside the same processes after as many that have ended."""
+    database = fleet.rig.context.database
+    before = await _ended(database)
+    await put(fleet, (_event(number) for number in range(WAITING)))  # memory grows with what is begun at once, too
+    await _until_ended(database, before + WAITING)
+    return await measure_waiting(fleet, WAITING, IDLE)
+
+
 MEASURES: dict[str, Callable[[Fleet], Awaitable[list[Figure]]]] = {
     "latency": latency,
     "saturation": saturation,
     "tasks": tasks,
+    "waiting": waiting,  # the last: its runs stay
 }
 
 

@@ -35,6 +35,22 @@ class Incident:
     held: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A process that stands still, with those of its children that do."""
+
+    incident: Incident
+    process: Process
+    children: list[psutil.Process]
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        for child in self.children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.resume()
+        self.process.go_on()
+
+
 @dataclass
 class Orchestrator:
     """Keeps one process of each service going, whatever is done to them."""
@@ -58,15 +74,16 @@ class Orchestrator:
 
     async def stop_past_its_lease(self, service: str) -> None:
         """SIGSTOP, until another process has all that it held; then SIGCONT."""
-        await self._stop(service, [])
+        (await self.stop(service)).go_on()
 
     async def stop_with_children_past_its_lease(self, service: str) -> None:
         """As `stop_past_its_lease`, for all processes of the service: what pausing a container does."""
-        pid = self.running[service].popen.pid
-        await self._stop(service, psutil.Process(pid).children(recursive=True))
+        (await self.stop(service, with_children=True)).go_on()
 
-    async def _stop(self, service: str, children: list[psutil.Process]) -> None:
+    async def stop(self, service: str, *, with_children: bool = False) -> Stopped:
+        """SIGSTOP, until another process has all that it held; the caller lets it go on."""
         victim = self.running[service]
+        children = psutil.Process(victim.popen.pid).children(recursive=True) if with_children else []
         at = time.time()
         victim.pause()
         for child in children:
@@ -75,17 +92,16 @@ class Orchestrator:
         self.incidents.append(Incident(service, "stopped", at, held))
         self.running[service] = self.fleet.spawn(service)
         await self.fleet.rig.until(lambda: self._taken_over(service, victim), what=f"{service} to be taken over")
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.resume()
-        victim.go_on()
+        return Stopped(self.incidents[-1], victim, children)
 
     async def retire(self) -> None:
         """End, with SIGTERM, every process that has been stopped and replaced; each must end well."""
-        for process in self.fleet.processes:
-            if process.alive and process not in self.running.values():
-                code = process.terminate()
-                assert code == 0, f"{process.name} ended with {code} on SIGTERM:\n{process.text()[-3000:]}"
+        retired = [each for each in self.fleet.processes if each.alive and each not in self.running.values()]
+        for process in retired:
+            process.popen.terminate()
+        for process in retired:
+            code = process.popen.wait(25)
+            assert code == 0, f"{process.name} ended with {code} on SIGTERM:\n{process.text()[-3000:]}"
 
     def assert_nobody_fell(self) -> None:
         """No process ended but those that were killed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +20,7 @@ from penstock.services.context import Context
 from penstock.services.database import Database, tables
 from penstock.services.runs import NewRun, change_state
 from penstock.services.settings import Settings
-from penstock.services.worker.service import Pace
+from penstock.services.worker.service import LAST_CLAIM, Pace
 
 LIMITS = """
 limits: [{name: erp, rate: 10/1s, burst: 1}]
@@ -273,6 +274,12 @@ async def test_a_worker_that_stops_lets_a_run_end_that_is_nearly_done(
         gate.touch()
     assert (await run_row(database, "r1"))["state"] == "completed"
     assert (await run_row(database, "r2"))["state"] == "pending"
+
+
+async def test_a_worker_without_a_run_stops_without_waiting_for_anything(context: Context) -> None:
+    async with working(context):
+        began = time.monotonic()
+    assert time.monotonic() - began < LAST_CLAIM  # what it waits for a claim in hand; none was
 
 
 async def test_an_operator_who_cancels_a_run_ends_its_process(

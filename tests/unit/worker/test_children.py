@@ -662,6 +662,12 @@ async def test_a_child_ends_itself_when_nobody_has_told_it_that_its_run_goes_on(
     assert (finished.state, child.returncode) == ("crashed", -signal.SIGKILL)
 
 
+async def test_a_run_that_comes_when_its_time_is_up_is_not_begun(child: Child, project: Path) -> None:
+    late = msgspec.structs.replace(order("two-steps", name="touched"), until=time.monotonic())
+    assert (await run(child, late)).state == "crashed"
+    assert not (project / "touched").exists()
+
+
 async def test_a_child_that_is_told_in_time_goes_on(child: Child, project: Path) -> None:
     heard = Heard()
     wanted = msgspec.structs.replace(order("naps"), until=time.monotonic() + 3.0)

@@ -77,6 +77,8 @@ class Child:
         self._channel.send(Loaded(flows=flows, problems=problems))
 
     def _execute(self, order: Execute) -> None:
+        if time.monotonic() >= order.until:
+            _leave()  # the worker was stopped between its claim and this order: somebody else may have the run by now
         self._output.begin(order.run_id)
         found = self._find(order.flow)
         if isinstance(found, str):

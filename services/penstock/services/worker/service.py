@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -46,7 +47,7 @@ _IN_HAND = 16  # for each child: runs whose code has ended, and that are being w
 _ASK_AGAIN = 1.0  # seconds
 _HEED = 2.0  # seconds between looks at what people want of the runs in hand, without a hint
 _LINGER = 0.01  # seconds
-_LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
+LAST_CLAIM = 5.0  # seconds for a claim in hand to be finished when the worker stops
 
 _log = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class WorkerService:
         settings = context.settings
         self._context, self._pace = context, pace or Pace()
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._starved = True  # there was no child for a run that is due, or may have been
         self._recent: dict[str, None] = {}  # claimed here, and their wake-ups not seen yet
         self._unpublished, self._untold = asyncio.Event(), False
@@ -126,7 +127,7 @@ class WorkerService:
         )
         taking = _start(self._presence.run())
         claiming: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping.clear()
         try:
             await _until([*keeping, *taking], self._prepare(messaging))
             taking += _start(self._sweep(), follow(settings.flows, known, self._renew_children))
@@ -176,7 +177,7 @@ class WorkerService:
             self._wake.set()
 
     async def _claim_until_stopped(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             await self._wake.wait()
             self._wake.clear()
             if not await tried("worker.cannot_claim", self._claim_all):
@@ -195,14 +196,14 @@ class WorkerService:
 
     def _may_claim(self) -> bool:
         room = len(self._running) < _IN_HAND * self._crew.size
-        return not self._stopping and bool(self._presence.flows) and self._crew.free > 0 and room
+        return not self._stopping.is_set() and bool(self._presence.flows) and self._crew.free > 0 and room
 
     async def _stop_claiming(self, claiming: list[asyncio.Task[None]]) -> None:
         """A claim in hand is finished: cut off, it might be committed without anybody who knows of it."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
         if claiming:
-            await asyncio.wait(claiming, timeout=_LAST_CLAIM)
+            await asyncio.wait(claiming, timeout=LAST_CLAIM)
             await _cancel(claiming)
 
     async def _claim_some(self) -> bool:
@@ -231,13 +232,16 @@ class WorkerService:
 
         They are carried out like others: the child says why it has no such flow.
         """
-        while not self._stopping:
-            await asyncio.sleep(self._pace.patience / 3)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.patience / 3):
+                    await self._stopping.wait()
+                    return
             await tried("worker.cannot_claim", self._claim_unloadable)
 
     async def _claim_unloadable(self) -> None:
         flows = await self._presence.unloadable()
-        if flows and not self._stopping and self._crew.free > 0:
+        if flows and not self._stopping.is_set() and self._crew.free > 0:
             await self._claim_as(replace(self._claimer(flows), patience=timedelta(seconds=self._pace.patience)))
 
     def _claimer(self, flows: tuple[str, ...]) -> Claimer:
