@@ -23,7 +23,7 @@ from penstock.services.worker.frames import Execute, Finished, Log, Started, Tas
 FLOWS = '''
 import asyncio, contextvars, logging, multiprocessing, os, re, subprocess, sys, threading, time
 from pathlib import Path
-from penstock.flows import flow, get_logger, get_run_context, task
+from penstock.flows import FlowTimeoutError, flow, get_logger, get_run_context, task
 
 SEEN = contextvars.ContextVar("seen", default=0)
 
@@ -180,6 +180,14 @@ def too_long():
 @flow(timeout=0.05)
 async def atoo_long():
     await asyncio.sleep(600)
+
+@flow(timeout=60)
+async def its_own_timer():
+    raise FlowTimeoutError("its-own-timer", 60)
+
+@flow(timeout=60)
+async def a_timer_within():
+    raise FlowTimeoutError("another", 2)
 
 @flow(timeout=0.05)
 def holds_the_interpreter():
@@ -393,6 +401,8 @@ async def test_a_flow_can_be_named_with_its_module(child: Child) -> None:
         ("nowhere", {}, "failed", r"no flow 'nowhere' .*no_such_library"),
         ("too-long", {}, "timed_out", r"longer than its timeout of 0.05 s"),
         ("atoo-long", {}, "timed_out", r"longer than its timeout of 0.05 s"),
+        ("its-own-timer", {}, "timed_out", r"it took longer than its timeout of 60 s"),
+        ("a-timer-within", {}, "failed", r"FlowTimeoutError: flow 'another' took longer than its timeout of 2 s"),
     ],
 )
 async def test_a_run_that_ends_badly_says_why_and_the_child_lives_on(
