@@ -85,6 +85,18 @@ class FakeCluster:
         self._folder = folder
         self.configuration: Any = Configuration()
 
+    def kubeconfig(self, folder: Path) -> str:
+        """The path of a file that says how it is reached."""
+        said = {
+            "current-context": "fake",
+            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "worker"}}],
+            "clusters": [{"name": "fake", "cluster": {"server": self.configuration.host}}],
+            "users": [{"name": "worker", "user": {"token": "t0ken"}}],
+        }
+        path = folder / "kubeconfig"
+        path.write_text(json.dumps(said))
+        return str(path)
+
     async def wait_for(self, count: int) -> FakeJob:
         """Until so many Jobs have been made.  Returns the newest."""
         async with self.changed:
@@ -116,13 +128,17 @@ class FakeCluster:
         self.jobs[job.name] = job
         self.made.append(job)
         if self.trouble is None:
-            given = {each["name"]: each["value"] for each in job.container["env"]}
-            job.first = await self._process(job.container["command"], given, stdin=asyncio.subprocess.DEVNULL)
-            job.state = {"running": {}}
+            await self.start(job)
         else:
             job.__dict__.update(self.trouble)
         await self._tell()
         return web.json_response(manifest, status=201)
+
+    async def start(self, job: FakeJob) -> None:
+        """Start what a pod begins with."""
+        given = {each["name"]: each["value"] for each in job.container["env"]}
+        job.first = await self._process(job.container["command"], given, stdin=asyncio.subprocess.DEVNULL)
+        job.state = {"running": {}}
 
     async def job(self, request: web.Request) -> web.Response:
         job = self._of(request)

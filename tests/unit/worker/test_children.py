@@ -16,9 +16,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from penstock.services.worker.children import Child, ChildBusyError, ChildGoneError, ChildStartError
-from penstock.services.worker.frames import Execute, Finished, Log, Started, TaskFinished
+from penstock.services.worker.frames import (
+    TO_CHILD,
+    Execute,
+    Finished,
+    FrameBuffer,
+    Heartbeat,
+    Log,
+    Started,
+    TaskFinished,
+    encode,
+)
 
 FLOWS = '''
 import asyncio, contextvars, logging, multiprocessing, os, re, subprocess, sys, threading, time
@@ -670,6 +682,42 @@ async def test_a_child_ends_itself_when_nobody_has_told_it_that_its_run_goes_on(
     wanted = msgspec.structs.replace(order("naps"), until=time.monotonic() + 0.3)
     finished = await run(child, wanted)
     assert (finished.state, child.returncode) == ("crashed", -signal.SIGKILL)
+
+
+class OtherMachine:
+    """The transport of a child that is elsewhere.  frames: what it was told."""
+
+    def __init__(self) -> None:
+        self.frames: list[Any] = []
+        self._buffer = FrameBuffer(TO_CHILD)
+
+    def write(self, data: bytes) -> None:
+        self.frames += self._buffer.feed(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_pipe_transport(self, fd: int) -> Any:
+        return self
+
+
+@settings(max_examples=50)
+@given(ahead=st.floats(-1e6, 1e6), late=st.floats(0, 5))
+async def test_a_child_is_told_by_its_own_clock_when_its_lease_ends_and_never_a_later_time(
+    ahead: float, late: float
+) -> None:
+    there, wanted = OtherMachine(), order("naps")
+    child, until = Child(None, 5.0, 60.0), time.monotonic() + 10
+    child._transport = there  # type: ignore[assignment]
+    child.pipe_data_received(1, encode(Heartbeat(at=0, clock=time.monotonic() - late + ahead)))
+    running = asyncio.create_task(run(child, msgspec.structs.replace(wanted, until=until)))
+    while not there.frames:
+        await asyncio.sleep(0)
+    child.hold(wanted.run_id, until + 5)
+    child.pipe_data_received(1, encode(Finished(run_id=wanted.run_id, epoch=7, state="completed", at=0)))
+    await running
+    for frame, ours in zip(there.frames, (until, until + 5), strict=True):
+        assert ours + ahead - late - 0.5 < frame.until <= ours + ahead + 1e-6
 
 
 async def test_a_child_that_is_told_in_time_goes_on(child: Child, project: Path) -> None:

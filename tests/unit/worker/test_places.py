@@ -247,6 +247,7 @@ async def test_a_process_that_is_stopped_leaves_by_itself(place: Place) -> None:
     assert child.returncode == 0
 
 
+@pytest.mark.parametrize("place", ["spawned", "forked", "contained"], indirect=True)  # the code of a pod is its image's
 async def test_changed_code_is_for_those_that_start_afterwards(place: Place, project: Path) -> None:
     async with a_child(place) as before:
         (project / "jobs.py").write_text(FLOWS.replace("return len(SEEN)", "return 1_000"))

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -173,6 +174,8 @@ class ApiCluster:
         """The client, and one for streams."""
         async with self._opening:
             if self._clients is None:
+                # It takes a second or two, in which leases are to be renewed.
+                await asyncio.to_thread(import_module, "kubernetes_asyncio.client")
                 from kubernetes_asyncio.client import ApiClient
                 from kubernetes_asyncio.stream import WsApiClient
 
