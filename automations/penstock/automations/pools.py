@@ -82,7 +82,7 @@ class Kubernetes(Keys):
     namespace: of the cluster; none: the worker's own where it is a pod itself, else `default`.  service_account: that
     its code may use; none: it gets no token of the cluster.  pull: when a node fetches the image; none: as the cluster
     does by default.  pull_secrets: for the image's registry.  secrets: names of Secrets whose keys become environment
-    variables.  start: how long a pod may take to begin, fetching its image and waiting for a node included.
+    variables.  start: how long a pod may take to begin: until it has a node and its image.
     deadline: how long a Job may live at all.  ttl: how long one stays that has ended and that nobody has removed.
     """
 

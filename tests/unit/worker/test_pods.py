@@ -44,8 +44,8 @@ T = TypeVar("T")
 class Runs:
     """A place for runs in the stand-in for a cluster."""
 
-    def __init__(self, cluster: FakeCluster, child: Child) -> None:
-        self.cluster, self.child = cluster, child
+    def __init__(self, cluster: FakeCluster, place: Podded, child: Child) -> None:
+        self.cluster, self.place, self.child = cluster, place, child
         self.lines: list[str] = []
         self.said = asyncio.Event()
 
@@ -81,7 +81,7 @@ async def placed(cluster: FakeCluster, pool: Pool = POOL) -> AsyncIterator[Runs]
     place = Podded(Making(["jobs.py"], grace=0.2), pool, ApiCluster("flows", cluster.configuration), look=0.02)
     child = await soon(place.start())
     try:
-        yield Runs(cluster, child)
+        yield Runs(cluster, place, child)
     finally:
         await child.kill()
         await place.stop()
@@ -216,6 +216,15 @@ async def test_what_the_cluster_refuses_is_told_in_its_words(runs: Runs) -> None
     finished = await runs.run("one")
     assert finished.state == "crashed"
     assert re.fullmatch(r"the cluster refuses POST .*/jobs \(403\): jobs.batch is .* quota", finished.error or "")
+
+
+async def test_a_cluster_that_starts_no_pods_is_given_no_more_runs_until_it_does(runs: Runs) -> None:
+    runs.cluster.refusal = 500, "etcd is away"
+    assert (await runs.run("one")).state == "crashed"
+    with pytest.raises(ChildStartError, match="etcd is away"):
+        await runs.place.start()
+    runs.cluster.refusal = None
+    assert "one" in (await soon(runs.place.start())).flows
 
 
 async def test_an_image_that_holds_nothing_is_told_before_any_run(cluster: FakeCluster) -> None:
