@@ -33,7 +33,8 @@ def test_the_project_file_says_what_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_settings_of_a_cluster_are_all_told_with_their_defaults() -> None:
-    told = dict(re.findall(r"^\| `([a-z_]+)` \| .*? \| ([^|]*) \|$", PAGE, re.MULTILINE))
+    table = PAGE.partition("`kubernetes:` says more:")[2].partition("\n\nJobs and pods")[0]
+    told = {key: value.strip() for key, value in re.findall(r"^\| `(\w+)` \|.*\|([^|]*)\|$", table, re.MULTILINE)}
     assert set(told) == set(Kubernetes.model_fields)
     plain = Kubernetes()
     assert told["start"] == "10m" == format_duration(plain.start // timedelta(microseconds=1))
