@@ -55,7 +55,7 @@ services-stop: ## Stop what `make services` started
 	@if [ -f .cache/services.pid ]; then kill -TERM "$$(cat .cache/services.pid)"; else echo "no services are running"; fi
 
 # All extras but ray, which weighs as much as everything else together; its tests run where it is installed by hand.
-EXTRAS := --extra server --extra embedded --extra dask --extra s3 --extra dev
+EXTRAS := --extra server --extra embedded --extra dask --extra s3 --extra kubernetes --extra dev
 requirements: $(READY) ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --upgrade --universal --no-header --no-annotate $(EXTRAS) pyproject.toml -o requirements.txt
 

@@ -18,6 +18,9 @@ from penstock.events.errors import PenstockError
 DEFAULT = "default"
 STOPPING = 20.0  # seconds that a process has to stop, beside the runs of its worker
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+# Names as Kubernetes has them; "" where none is given.
+_DNS_LABEL = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$"
+_DNS_NAME = r"^([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?)?$"
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -35,6 +38,15 @@ class Kind(StrEnum):
     INLINE = "inline"  # warm processes, one run after another in each
     PROCESS = "process"  # a fresh process for each run
     DOCKER = "docker"  # a container for each run
+    KUBERNETES = "kubernetes"  # a Job of a cluster for each run
+
+
+class Pull(StrEnum):
+    """When a node fetches an image."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
 
 
 class Order(StrEnum):
@@ -64,12 +76,34 @@ Size = Annotated[int, BeforeValidator(_bytes)]
 Span = Annotated[timedelta, BeforeValidator(_duration)]
 
 
+class Kubernetes(Keys):
+    """`kubernetes:` of a pool: how its Jobs are made.
+
+    namespace: of the cluster; none: the worker's own where it is a pod itself, else `default`.  service_account: that
+    its code may use; none: it gets no token of the cluster.  pull: when a node fetches the image; none: as the cluster
+    does by default.  pull_secrets: for the image's registry.  secrets: names of Secrets whose keys become environment
+    variables.  start: how long a pod may take to begin: until it has a node and its image.
+    deadline: how long a Job may live at all.  ttl: how long one stays that has ended and that nobody has removed.
+    """
+
+    model_config = ConfigDict(strict=False)
+
+    namespace: str = Field("", pattern=_DNS_LABEL)
+    service_account: str = Field("", pattern=_DNS_NAME)
+    pull: Pull | None = None
+    pull_secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    start: Span = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
+    deadline: Span = Field(timedelta(days=1), ge=timedelta(seconds=1))
+    ttl: Span = Field(timedelta(minutes=5), ge=timedelta(0))
+
+
 class Pool(Keys):
     """One entry of `pools:`.
 
     memory: bytes that the process (or container) of a run may occupy; none: no ceiling.  recycle: runs after which a
     warm process is replaced.  order: of the runs that wait.  drain: how long a worker that stops lets its runs go on.
-    Of containers: image; environment; cpus; network, as `docker run` takes them.
+    Of containers: image; environment; cpus; and of kind docker network, as `docker run` takes them.
     """
 
     model_config = ConfigDict(strict=False)
@@ -84,6 +118,7 @@ class Pool(Keys):
     environment: dict[str, str] = Field(default_factory=dict)
     cpus: float | None = Field(None, gt=0)
     network: str = ""
+    kubernetes: Kubernetes | None = None
 
     @property
     def grace(self) -> float:
@@ -97,10 +132,15 @@ class Pool(Keys):
 
     @model_validator(mode="after")
     def _whole(self) -> Pool:
-        if self.kind is Kind.DOCKER and not self.image:
-            raise ValueError("a pool of kind docker needs an `image`, which holds penstock and your flows")
-        if self.kind is not Kind.DOCKER and (self.image or self.environment or self.cpus or self.network):
-            raise ValueError("`image`, `environment`, `cpus` and `network` are for pools of kind docker")
+        boxed = self.kind in (Kind.DOCKER, Kind.KUBERNETES)
+        if boxed and not self.image:
+            raise ValueError(f"a pool of kind {self.kind} needs an `image`, which holds penstock and your flows")
+        if not boxed and (self.image or self.environment or self.cpus):
+            raise ValueError("`image`, `environment` and `cpus` are for pools of kind docker and kubernetes")
+        if self.kind is not Kind.DOCKER and self.network:
+            raise ValueError("`network` is for pools of kind docker")
+        if self.kind is not Kind.KUBERNETES and self.kubernetes is not None:
+            raise ValueError("`kubernetes` is for pools of kind kubernetes")
         return self
 
 

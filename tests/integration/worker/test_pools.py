@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tests.support.kubernetes import a_cluster
 from tests.support.runs import add, rows, run_row, states
 from tests.support.workers import connected, ended, until, working, write_flows
 
@@ -112,6 +113,27 @@ async def test_a_bad_flow_ends_with_the_reason_each_run_has_a_fresh_process_and_
     for row, (_, _, state, reason) in zip(bad, ENDS, strict=True):
         assert row["state"] == state, row
         assert reason in (row["error"] or ""), row
+
+
+@pytest.mark.parametrize("any_database_url", ["sqlite"], indirect=True)  # pods see neither
+async def test_a_run_in_a_pod_is_journalled_by_its_worker_and_nothing_of_it_stays_in_the_cluster(
+    settings: Settings, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxed = Pool.model_validate(
+        {"name": "heavy", "kind": "kubernetes", "image": "flows:7", "kubernetes": {"namespace": "flows"}}
+    )
+    async with a_cluster(tmp_path) as cluster:
+        monkeypatch.setenv("KUBECONFIG", cluster.kubeconfig(tmp_path))
+        given = settings.model_copy(update={"pools": (boxed,), "concurrency": 1})
+        async with connected(given) as context, working(context):
+            await add(database, gated(tmp_path))
+            async with asyncio.timeout(30):
+                job = await cluster.wait_for(2)  # the first has shown what the image holds
+            (tmp_path / "gate").touch()
+            (row,) = await ended(database, "r1")
+        assert not cluster.jobs
+    assert (row["state"], json.loads(row["result"])) == ("completed", ["one", "two", "three"])
+    assert (job.labels["penstock.run"], job.labels["penstock.flow"]) == ("r1", "gated")
 
 
 async def test_a_run_of_a_module_that_cannot_be_imported_fails_with_the_reason(

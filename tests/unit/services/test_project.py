@@ -66,6 +66,22 @@ ONE = "deployments: [{name: a, flow: a:b, "
         ("pools: [{name: a, kind: proces}]\n", "penstock.yaml:1:25: `kind`: Input should be 'inline', 'process'"),
         ("pools: [{name: a, memory: 2 beers}]\n", "penstock.yaml:1:27: `memory`: '2 beers' is no size"),
         ("pools: [{name: a, kind: docker}]\n", "penstock.yaml:1:9: each of `pools`: a pool of kind docker needs"),
+        (
+            "pools: [{name: a, kind: kubernetes}]\n",
+            "penstock.yaml:1:9: each of `pools`: a pool of kind kubernetes needs",
+        ),
+        (
+            "pools: [{name: a, kubernetes: {deadline: 1h}}]\n",
+            "penstock.yaml:1:9: each of `pools`: `kubernetes` is for pools of kind kubernetes",
+        ),
+        (
+            "pools: [{name: a, kind: kubernetes, image: i, network: none}]\n",
+            "penstock.yaml:1:9: each of `pools`: `network` is for pools of kind docker",
+        ),
+        (
+            "pools: [{name: a, kind: kubernetes, image: i, kubernetes: {namespace: A_b}}]\n",
+            'penstock.yaml:1:71: "A_b" does not have the right form',
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:

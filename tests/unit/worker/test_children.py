@@ -16,14 +16,26 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from penstock.services.worker.children import Child, ChildBusyError, ChildGoneError, ChildStartError
-from penstock.services.worker.frames import Execute, Finished, Log, Started, TaskFinished
+from penstock.services.worker.frames import (
+    TO_CHILD,
+    Execute,
+    Finished,
+    FrameBuffer,
+    Heartbeat,
+    Log,
+    Started,
+    TaskFinished,
+    encode,
+)
 
 FLOWS = '''
 import asyncio, contextvars, logging, multiprocessing, os, re, subprocess, sys, threading, time
 from pathlib import Path
-from penstock.flows import flow, get_logger, get_run_context, task
+from penstock.flows import FlowTimeoutError, flow, get_logger, get_run_context, task
 
 SEEN = contextvars.ContextVar("seen", default=0)
 
@@ -180,6 +192,14 @@ def too_long():
 @flow(timeout=0.05)
 async def atoo_long():
     await asyncio.sleep(600)
+
+@flow(timeout=60)
+async def its_own_timer():
+    raise FlowTimeoutError("its-own-timer", 60)
+
+@flow(timeout=60)
+async def a_timer_within():
+    raise FlowTimeoutError("another", 2)
 
 @flow(timeout=0.05)
 def holds_the_interpreter():
@@ -393,6 +413,8 @@ async def test_a_flow_can_be_named_with_its_module(child: Child) -> None:
         ("nowhere", {}, "failed", r"no flow 'nowhere' .*no_such_library"),
         ("too-long", {}, "timed_out", r"longer than its timeout of 0.05 s"),
         ("atoo-long", {}, "timed_out", r"longer than its timeout of 0.05 s"),
+        ("its-own-timer", {}, "timed_out", r"it took longer than its timeout of 60 s"),
+        ("a-timer-within", {}, "failed", r"FlowTimeoutError: flow 'another' took longer than its timeout of 2 s"),
     ],
 )
 async def test_a_run_that_ends_badly_says_why_and_the_child_lives_on(
@@ -666,6 +688,42 @@ async def test_a_run_that_comes_when_its_time_is_up_is_not_begun(child: Child, p
     late = msgspec.structs.replace(order("two-steps", name="touched"), until=time.monotonic())
     assert (await run(child, late)).state == "crashed"
     assert not (project / "touched").exists()
+
+
+class OtherMachine:
+    """The transport of a child that is elsewhere.  frames: what it was told."""
+
+    def __init__(self) -> None:
+        self.frames: list[Any] = []
+        self._buffer = FrameBuffer(TO_CHILD)
+
+    def write(self, data: bytes) -> None:
+        self.frames += self._buffer.feed(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_pipe_transport(self, fd: int) -> Any:
+        return self
+
+
+@settings(max_examples=50)
+@given(ahead=st.floats(-1e6, 1e6), late=st.floats(0, 5))
+async def test_a_child_is_told_by_its_own_clock_when_its_lease_ends_and_never_a_later_time(
+    ahead: float, late: float
+) -> None:
+    there, wanted = OtherMachine(), order("naps")
+    child, until = Child(None, 5.0, 60.0), time.monotonic() + 10
+    child._transport = there  # type: ignore[assignment]
+    child.pipe_data_received(1, encode(Heartbeat(at=0, clock=time.monotonic() - late + ahead)))
+    running = asyncio.create_task(run(child, msgspec.structs.replace(wanted, until=until)))
+    while not there.frames:
+        await asyncio.sleep(0)
+    child.hold(wanted.run_id, until + 5)
+    child.pipe_data_received(1, encode(Finished(run_id=wanted.run_id, epoch=7, state="completed", at=0)))
+    await running
+    for frame, ours in zip(there.frames, (until, until + 5), strict=True):
+        assert ours + ahead - late - 0.5 < frame.until <= ours + ahead + 1e-6
 
 
 async def test_a_child_that_is_told_in_time_goes_on(child: Child, project: Path) -> None:

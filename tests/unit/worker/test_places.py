@@ -17,13 +17,16 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.support.kubernetes import a_cluster
 
 from penstock.automations.pools import Kind, Pool
 from penstock.services.worker.children import Child, ChildStartError
+from penstock.services.worker.cluster import ApiCluster
 from penstock.services.worker.containers import Contained, run_command
 from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.frames import Execute, Finished, FlowInfo, Log, Problem, TaskFinished
 from penstock.services.worker.places import Forked, Making, Place, Spawned
+from penstock.services.worker.pods import Podded
 
 FLOWS = """
 import os, subprocess, sys, threading, time
@@ -102,6 +105,7 @@ else:
     sys.exit("docker: unknown command")
 """
 IMAGE = Pool(name="boxed", kind=Kind.DOCKER, image="flows:1")
+IN_PODS = Pool(name="podded", kind=Kind.KUBERNETES, image="flows:1")
 numbers = count(1)
 
 
@@ -117,15 +121,21 @@ def making(project: Path) -> Making:
     return Making(["jobs.py", "broken.py"], cwd=project, grace=0.2)
 
 
-@pytest.fixture(params=["spawned", "forked", "contained"])
+@pytest.fixture(params=["spawned", "forked", "contained", "podded"])
 async def place(request: pytest.FixtureRequest, making: Making, tmp_path: Path) -> AsyncIterator[Place]:
     kinds: dict[str, Callable[[], Place]] = {
         "spawned": lambda: Spawned(making),
         "forked": lambda: Forked(making),
         "contained": lambda: Contained(making, IMAGE, stand_in_for_docker(tmp_path)),
+        "podded": lambda: Podded(making, IN_PODS, ApiCluster("flows", cluster.configuration), look=0.02),
     }
-    async with opened(kinds[request.param]()) as found:
+    if request.param != "podded":
+        async with opened(kinds[request.param]()) as found:
+            yield found
+        return
+    async with a_cluster(tmp_path) as cluster, opened(kinds["podded"]()) as found:
         yield found
+        assert not cluster.jobs  # every one has been removed
 
 
 def stand_in_for_docker(folder: Path) -> str:
@@ -237,6 +247,7 @@ async def test_a_process_that_is_stopped_leaves_by_itself(place: Place) -> None:
     assert child.returncode == 0
 
 
+@pytest.mark.parametrize("place", ["spawned", "forked", "contained"], indirect=True)  # the code of a pod is its image's
 async def test_changed_code_is_for_those_that_start_afterwards(place: Place, project: Path) -> None:
     async with a_child(place) as before:
         (project / "jobs.py").write_text(FLOWS.replace("return len(SEEN)", "return 1_000"))

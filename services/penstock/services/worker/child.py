@@ -74,7 +74,7 @@ class Child:
         problems = [Problem(problem.module, problem.reason) for problem in self._library.problems]
         flows = {name: flow_info(flow) for name, flow in self._library.flows.items()}
         self._output.end()
-        self._channel.send(Loaded(flows=flows, problems=problems))
+        self._channel.send(Loaded(flows=flows, problems=problems, clock=time.monotonic()))
 
     def _execute(self, order: Execute) -> None:
         if time.monotonic() >= order.until:
@@ -150,7 +150,7 @@ class Child:
             if time.monotonic() >= self._until:
                 _leave()  # the worker has been stopped, and somebody else may claim the run any moment
             if time.monotonic() >= sent + interval:
-                self._channel.send(Heartbeat(at=now()))
+                self._channel.send(Heartbeat(at=now(), clock=time.monotonic()))
                 sent = time.monotonic()
 
 

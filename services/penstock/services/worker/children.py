@@ -27,6 +27,7 @@ from penstock.services.worker.frames import (
     FrameBuffer,
     FrameError,
     FromChild,
+    Heartbeat,
     Hold,
     Load,
     Loaded,
@@ -101,6 +102,7 @@ class Child(asyncio.SubprocessProtocol):
         self._open = {1, 2}  # pipes that may still bring something
         self._running: Running | None = None
         self._heard = time.monotonic()
+        self._ahead = 0.0  # seconds by which the child's monotonic clock is ahead of ours, or less
         self._transport: Transport
         self._ending: asyncio.Task[None] | None = None
 
@@ -205,10 +207,14 @@ class Child(asyncio.SubprocessProtocol):
         self._force(self._running, state, reason)
 
     def hold(self, run_id: str, until: float) -> None:
-        """Let the run go on until then (monotonic clock); afterwards the child ends itself."""
+        """Let the run go on until then (our monotonic clock); afterwards the child ends itself.
+
+        The child is told by its own clock, which on another machine is another one. Its frames took some time to come
+        here, so that its clock is taken for slower than it is: it ends itself then or a little earlier, never later.
+        """
         running = self._running
         if running is not None and running.order.run_id == run_id:
-            self._send(Hold(run_id=run_id, epoch=running.order.epoch, until=until))
+            self._send(Hold(run_id=run_id, epoch=running.order.epoch, until=until + self._ahead))
 
     async def kill(self) -> None:
         """End the process and what it started, at once."""
@@ -283,7 +289,7 @@ class Child(asyncio.SubprocessProtocol):
         self._running = running
         self._heard = time.monotonic()
         self._last_lines.clear()
-        self._send(order)
+        self._send(msgspec.structs.replace(order, until=order.until + self._ahead))
         self._watch(running)
         return running
 
@@ -309,6 +315,8 @@ class Child(asyncio.SubprocessProtocol):
 
     def _take(self, frame: FromChild) -> None:
         running = self._running
+        if isinstance(frame, Loaded | Heartbeat) and frame.clock is not None:
+            self._ahead = frame.clock - time.monotonic()
         if isinstance(frame, Loaded):
             if not self._loaded.done():
                 self._loaded.set_result(frame)

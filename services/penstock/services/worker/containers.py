@@ -4,7 +4,7 @@
 same frames as one beside us: it needs no database, no bus, and no password of either. It ends when its stdin does, that
 is with its worker; what does not even notice that is removed by name.
 
-The engine must be one of this machine: leases are told to children by its monotonic clock, which containers share.
+Leases are told to a child by the clock that its container has (children.Child.hold).
 """
 
 from __future__ import annotations

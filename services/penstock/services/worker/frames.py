@@ -89,7 +89,7 @@ class Recorded(Frame, frozen=True, kw_only=True):
 class Hold(Frame, frozen=True, kw_only=True):
     """To the child: the run is ours until then; the child ends itself when it has not heard of a later time.
 
-    until: seconds on this machine's monotonic clock, which goes on while the worker or the child is stopped.
+    until: seconds on the child's monotonic clock, which goes on while the worker or the child is stopped.
     """
 
     run_id: str
@@ -140,10 +140,11 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Loaded(Frame, frozen=True, kw_only=True):
-    """From the child: what the modules hold."""
+    """From the child: what the modules hold. clock: as in Heartbeat."""
 
     flows: dict[str, FlowInfo]
     problems: list[Problem] = []
+    clock: float | None = None
 
 
 class Started(Frame, frozen=True, kw_only=True):
@@ -230,9 +231,13 @@ class Finished(Frame, frozen=True, kw_only=True):
 
 
 class Heartbeat(Frame, frozen=True, kw_only=True):
-    """From the child: its interpreter runs."""
+    """From the child: its interpreter runs.
+
+    clock: its monotonic clock when this was sent; the parent tells by it when a lease ends, see `Child.hold`.
+    """
 
     at: Instant
+    clock: float | None = None
 
 
 ToChild: TypeAlias = Load | Execute | Recorded | Hold | Cancel | Stop

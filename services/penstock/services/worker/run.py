@@ -20,6 +20,7 @@ from penstock.events.errors import PenstockError
 from penstock.events.instants import Instant
 from penstock.flows.context import RunContext, entered
 from penstock.flows.errors import (
+    FlowTimeoutError,
     NotInRunError,
     ParameterError,
     RunCancelled,
@@ -119,6 +120,10 @@ class Run:
             return State.PAUSED if error.paused else State.WAITING, b"null", error
         except asyncio.CancelledError as error:
             return _state_of(self._asked), b"null", error
+        except FlowTimeoutError as error:
+            # The flow's own timer was faster than the worker's. Of another flow that it calls, this is its error.
+            own = error.name == self._flow.name
+            return State.TIMED_OUT if own else State.FAILED, b"null", error
         except BaseException as error:  # user code may raise anything, SystemExit included: that ends the run, not us
             if (left := suspended_in(error)) is not None:
                 return State.PAUSED if left.paused else State.WAITING, b"null", left
@@ -263,6 +268,8 @@ class Run:
             return sendable(error.reason)
         if isinstance(error, SystemExit):
             return f"the flow called sys.exit({error.code!r}); it ends by returning, or fails by raising"
+        if isinstance(error, FlowTimeoutError) and error.name == self._flow.name:
+            return self._explain_end(RunTimedOut)
         if isinstance(error, asyncio.CancelledError | RunInterrupted):
             return self._explain_end(self._asked or type(error))
         return describe(error)

@@ -29,6 +29,7 @@ from penstock.services.places import Places
 from penstock.services.run_operations import wanted_of
 from penstock.services.worker.asking import Desk
 from penstock.services.worker.claims import ClaimedRun, Claimer, claim, give_back, renew
+from penstock.services.worker.cluster import ApiCluster
 from penstock.services.worker.containers import Contained
 from penstock.services.worker.crew import Crew, Wear
 from penstock.services.worker.end_hooks import Ended, EndHooks
@@ -37,6 +38,7 @@ from penstock.services.worker.frames import FlowInfo, Log, Problem
 from penstock.services.worker.journaling import journal_of, steps_of
 from penstock.services.worker.leases import Leases
 from penstock.services.worker.places import Forked, Making, Place, Spawned
+from penstock.services.worker.pods import Podded
 from penstock.services.worker.presence import Presence, tried
 from penstock.services.worker.sources import follow, stamps
 
@@ -360,12 +362,15 @@ class WorkerService:
                 return Forked(making)
             case Kind.DOCKER:
                 return Contained(making, self._pool)
+            case Kind.KUBERNETES:
+                named = self._pool.kubernetes.namespace if self._pool.kubernetes is not None else ""
+                return Podded(making, self._pool, ApiCluster(named), namespace=self._context.settings.namespace)
             case Kind.INLINE:
                 return Spawned(making)
 
     def _wear(self) -> Wear:
-        """A container's memory is watched by the engine that runs it."""
-        memory = None if self._pool.kind is Kind.DOCKER else self._pool.memory
+        """A container's memory is watched by the engine that runs it, or by its node."""
+        memory = None if self._pool.kind in (Kind.DOCKER, Kind.KUBERNETES) else self._pool.memory
         return Wear(self._pool.recycle if self._pool.kind is Kind.INLINE else 1, memory)
 
 
