@@ -102,7 +102,10 @@ async def _give_of(connection: AsyncConnection, namespace: str, name: str, *, sq
     order = (run.c.created, run.c.id)
     holders = sa.select(run.c.id).where(*mine, run.c.gate == 1).order_by(*order)
     waiters = sa.select(run.c.id, run.c.state, run.c.pool).where(*mine, run.c.gate == 0)
-    waiters = waiters.order_by(run.c.priority.desc(), *order).limit(_AT_ONCE)
+    by = (
+        order if when_full == "replace" else (run.c.priority.desc(), *order)
+    )  # there the newest stays, whatever its worth
+    waiters = waiters.order_by(*by).limit(_AT_ONCE)
     holding = list((await connection.execute(holders)).scalars())
     waiting = {row.id: (row.state, row.pool) for row in await connection.execute(waiters)}
     verdict = decide(name, limit, when_full, holding, list(waiting))

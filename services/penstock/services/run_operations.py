@@ -26,7 +26,7 @@ from penstock.services.run_filter import RunFilter
 from penstock.services.run_replay import forget_undone
 from penstock.services.run_rules import BECOMES, FROM, Deed, Operation, OperationRefusedError, decide, done
 from penstock.services.runs import RunNotFoundError, change_state, wake_up
-from penstock.services.waits import accept_code
+from penstock.services.waits import accept_code, end_waits
 
 MOST = 1_000  # runs of one operation by filter
 _AT_ONCE = 50  # of them are worked on together
@@ -169,6 +169,7 @@ async def _change(connection: AsyncConnection, row: Any, order: Order) -> None:
         # Its tries are counted on, and its budgets of retries and of crashes are whole again.
         tries = row.earlier + row.attempt + row.retries
         columns = {"earlier": tries, "attempt": 0, "retries": 0, "result": None, "error": None}
+        await end_waits(connection, row.id)  # what is asked again is asked anew
         await accept_code(connection, row.id, "restart" if order.from_start else "continue")
         if not order.from_start:
             await forget_undone(connection, row.id)

@@ -31,9 +31,12 @@ _SET = """UPDATE run SET state = given.state, seq = given.seq, waiting_for = NUL
   result = CASE WHEN given.state = 'running' THEN run.result ELSE given.result END,
   error = CASE WHEN given.state = 'running' THEN run.error ELSE given.error END
 FROM"""
-_WHERE = """ WHERE run.id = given.id AND run.epoch = given.epoch AND run.seq = given.seq - 1 AND run.asked IS NULL
+# Rows are locked in the order of their ids, as where calls are journalled: so nobody waits for another in a ring.
+_LOCKED = """, (SELECT id FROM run WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE) AS locked"""
+_WHERE = """ WHERE locked.id = given.id AND run.id = given.id
+  AND run.epoch = given.epoch AND run.seq = given.seq - 1 AND run.asked IS NULL
 RETURNING run.id"""
-_change = Bulk("run", _SET, _NAMES, _KINDS, _WHERE)
+_change = Bulk("run", _SET, _NAMES, _KINDS, _LOCKED + _WHERE)
 
 
 class NotAsKnownError(PenstockError):

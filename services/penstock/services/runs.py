@@ -40,7 +40,7 @@ from penstock.services.database import Database, StaleEpochError, clock
 from penstock.services.database.late import Writes, at_the_end
 from penstock.services.database.prepared import Prepared, Row, inserting, on_driver
 from penstock.services.database.records import publish_each, service_lane, system_event, tell_firing
-from penstock.services.database.tables import journal, run, run_event, run_log
+from penstock.services.database.tables import deployment, journal, run, run_event, run_log
 from penstock.services.turns import fairness_key
 
 FORMAT = 1
@@ -241,12 +241,15 @@ def _changing(new: State, *, forced: bool, due: bool, began: bool, over: bool, c
     if began:
         values["started"] = sa.func.coalesce(run.c.started, sa.bindparam("began", type_=sa.BigInteger()))
     if due:
-        values["due_at"] = clock.now() + sa.bindparam("wait", type_=sa.BigInteger())
+        soon = clock.now() + sa.bindparam("wait", type_=sa.BigInteger())
+        values["due_at"] = sa.case((run.c.gate == 0, NEVER), else_=soon) if new is State.PENDING else soon
     if forced:
         values["epoch"] = run.c.epoch + 1
         if new is State.RETRYING:  # it began, and shall again: its deployment must have a place for it once more
-            values["gate"] = sa.case((run.c.gate.is_not(None), 0))
-            values["due_at"] = sa.case((run.c.gate.is_not(None), NEVER), else_=values.get("due_at", run.c.due_at))
+            of_it = (deployment.c.namespace == run.c.namespace, deployment.c.name == run.c.deployment)
+            limited = run.c.gate.is_not(None) | sa.exists().where(*of_it, deployment.c.concurrency.is_not(None))
+            values["gate"] = sa.case((limited, 0))
+            values["due_at"] = sa.case((limited, NEVER), else_=values.get("due_at", run.c.due_at))
     else:
         where.append(run.c.epoch == sa.bindparam("mine"))
     return Prepared(sa.update(run).where(*where).values(values).returning(*told_columns()))
@@ -319,14 +322,14 @@ def _recording() -> str:
     changed = [name for name in _OF_ENTRY if name not in ("run_id", "call")]
     return f"""
 WITH mine AS (
-  SELECT run.id, run.namespace FROM run
+  SELECT run.id, run.epoch, run.namespace FROM run
   JOIN unnest(CAST($1 AS text[]), CAST($2 AS bigint[])) AS held (id, epoch)
     ON run.id = held.id AND run.epoch = held.epoch
-  FOR SHARE OF run
+  ORDER BY run.id FOR SHARE OF run
 )
 INSERT INTO journal (namespace, {", ".join(_OF_ENTRY)})
 SELECT mine.namespace, {", ".join(f"given.{name}" for name in _OF_ENTRY)}
-FROM unnest({arrays}) AS given ({", ".join(_OF_ENTRY)}) JOIN mine ON mine.id = given.run_id
+FROM unnest({arrays}) AS given ({", ".join(_OF_ENTRY)}) JOIN mine ON mine.id = given.run_id AND mine.epoch = given.epoch
 ON CONFLICT (run_id, call) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in changed)}
 RETURNING run_id, epoch"""  # noqa: S608 -- names of our own columns
 

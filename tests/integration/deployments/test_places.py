@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import sqlalchemy as sa
 from tests.support.deployed import deployed, launch
 from tests.support.runs import claimer, end_leases, look, rows, run_row, states, told
 
@@ -130,3 +131,35 @@ async def test_a_limit_counts_what_runs_already_and_its_end_lets_all_begin(datab
     await remove(database, "default", "nightly", "user/ann")
     await give(database)
     assert (await now(database))["c"] == "pending"
+
+
+async def test_what_is_retried_paused_and_resumed_waits_for_a_place_all_the_same(database: Database) -> None:
+    await deployed(database)
+    await launch(database, "early")  # made when there was no limit
+    await end(database, "early")
+    await deployed(database, concurrency=ONE)
+    await launch(database, "a", "b")
+    await give(database)
+    await end(database, "a")
+    await give(database)  # b has the place
+    for run_id in ("a", "early"):
+        for new, due in ((State.RETRYING, timedelta(0)), (State.PAUSED, None), (State.PENDING, timedelta(0))):
+            async with database.begin() as connection:
+                await change_state(connection, run_id, None, new, due_in=due)
+    await give(database)
+    worker = claimer("w1", flows=("quick",))
+    assert [each.id for each in (await look(database, worker, 5)).claimed] == ["b"]
+    for run_id, next_one in (("b", "early"), ("early", "a")):
+        await end(database, run_id)
+        await give(database)
+        assert [each.id for each in (await look(database, worker, 5)).claimed] == [next_one]
+
+
+async def test_the_newest_run_replaces_others_whatever_its_priority(database: Database) -> None:
+    await deployed(database, concurrency=ONE | {"when_full": "replace"})
+    await launch(database, "older")
+    async with database.begin() as connection:
+        await connection.execute(sa.update(tables.run).values(priority=5))
+    await launch(database, "newest")
+    await give(database)
+    assert await now(database) == {"older": "cancelled", "newest": "pending"}

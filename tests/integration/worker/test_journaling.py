@@ -35,13 +35,14 @@ async def test_calls_of_runs_that_are_held_are_kept_and_those_of_others_refused(
     ends = await asyncio.gather(
         first,
         writer.put(Entry("r1", old.epoch, replace(DONE, key="late"))),
+        writer.put(Entry("r1", new.epoch, replace(DONE, key="b"))),  # of the same run, by its holder
         *(writer.put(Entry("r2", other.epoch, replace(DONE, key=f"k{number}"))) for number in range(700)),
         writer.put(Entry("r2", other.epoch, replace(DONE, key="k0", result=b"2"))),
         return_exceptions=True,
     )
     assert [type(each) for each in ends if each is not None] == [StaleEpochError]
     found = await kept(database)
-    assert found["r1"] == {"a": b"1"}
+    assert found["r1"] == {"a": b"1", "b": b"1"}
     assert len(found["r2"]) == 700
     assert found["r2"]["k0"] == b"2"
     row = next(row for row in await rows(database, tables.journal) if row["call"] == "a")

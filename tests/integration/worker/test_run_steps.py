@@ -16,8 +16,9 @@ from penstock.services.database import Database, tables
 from penstock.services.run_steps import NotAsKnownError, Step
 from penstock.services.runs import NewRun, change_state
 from penstock.services.worker.claims import ClaimedRun
-from penstock.services.worker.execution import begin
+from penstock.services.worker.execution import begin, pause, settle
 from penstock.services.worker.journaling import steps_of
+from penstock.services.worker.outcome import Outcome
 
 _OF_TIME = ("created", "due_at", "started", "ended", "rank", "id", "at", "run_id")
 
@@ -100,3 +101,25 @@ async def test_what_a_person_has_asked_of_a_run_is_not_passed_over(database: Dat
     with pytest.raises(NotAsKnownError):
         await steps_of(database).put(step(run, 1, State.RUNNING))
     assert await states(database, "r1") == ["pending"]
+
+
+async def test_a_change_whose_answer_was_lost_is_known_again_as_ones_own(database: Database) -> None:
+    run = await claimed(database, "r1")
+    for _ in range(2):
+        async with database.begin() as connection:
+            await begin(connection, run, "worker/w1", run.at)
+    for _ in range(2):
+        async with database.begin() as connection:
+            await settle(connection, run, Outcome(State.COMPLETED), b"1", None, "worker/w1")
+    assert await states(database, "r1") == ["pending", "running", "completed"]
+
+
+async def test_a_cancellation_that_comes_as_a_suspended_run_leaves_its_process_is_obeyed(database: Database) -> None:
+    run = await claimed(database, "r1")
+    async with database.begin() as connection:
+        await begin(connection, run, "worker/w1", run.at)
+        await connection.execute(sa.update(tables.run).values(asked="cancel", asked_by="user/ann"))
+    async with database.begin() as connection:
+        await pause(connection, run, "user/bob")
+    assert (await states(database, "r1"))[-1] == "cancelled"
+    assert (await run_row(database, "r1"))["asked"] is None

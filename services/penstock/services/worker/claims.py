@@ -176,6 +176,7 @@ async def _put_right(
                 if taken["state"] != State.PENDING:
                     stopped.append(taken)
                     continue
+                row = {**row, "seq": taken["seq"]}
             if row["attempt"] < claimer.attempts:
                 kept.append(row)
             else:

@@ -141,23 +141,31 @@ class Crew:
 
     async def _next(self) -> Child:
         """One that holds the code in force."""
+        failures = 0
         while True:
-            place = self._place
-            child = await self._start_one(place)
-            if place is self._place:
+            place = self._place  # asked for each time: one that is not in force any more starts nothing
+            child = await self._try_to_start(place, failures)
+            failures = 0 if child is not None else failures + 1
+            if child is not None and place is self._place:
                 self._add(child)
                 return child
-            await child.kill()  # the code has changed while it started
+            if child is not None:
+                await child.kill()  # the code has changed while it started
 
     async def _start_one(self, place: Place) -> Child:
         failures = 0
-        while True:
-            try:
-                return await place.start()
-            except (ChildError, OSError) as error:
-                failures += 1
-                _log.warning("worker.child_not_started", failures=failures, error=str(error))
-            await asyncio.sleep(_AGAIN.pause(failures).total_seconds())
+        while (child := await self._try_to_start(place, failures)) is None:
+            failures += 1
+        return child
+
+    async def _try_to_start(self, place: Place, failures: int) -> Child | None:
+        """None: it could not, and some time has passed.  failures: how often it could not before."""
+        try:
+            return await place.start()
+        except (ChildError, OSError) as error:
+            _log.warning("worker.child_not_started", failures=failures + 1, error=str(error))
+        await asyncio.sleep(_AGAIN.pause(failures + 1).total_seconds())
+        return None
 
     def _add(self, child: Child) -> None:
         self._all.add(child)

@@ -290,7 +290,12 @@ class Execution:
         assert self._secrecy is not None  # noqa: S101 -- as above
         if started.name and not self.claimed.recorded:
             named = clean(self._secrecy.mask(started.name))
-            self._named = asyncio.create_task(self._keep(lambda connection: name_run(connection, self.claimed, named)))
+            self._named = asyncio.create_task(self._insist(lambda: self._name_run(named)))
+
+    async def _name_run(self, name: str) -> None:
+        """In a transaction of its own: among others it would lock rows that they wait for."""
+        async with self._shop.database.begin() as connection:
+            await name_run(connection, self.claimed, name)
 
     async def _ask(self, frame: Asked) -> str:
         assert self._secrecy is not None  # noqa: S101 -- as above
@@ -427,7 +432,11 @@ async def begin(
     detail = _try_of(claimed)
     known: dict[str, Any] = {"source": source} | ({} if version is None else {"version": version})
     run_id, epoch = claimed.id, claimed.epoch
-    await change_state(connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, **known)
+    try:
+        await change_state(connection, run_id, epoch, State.RUNNING, detail=detail, actor=actor, began=at, **known)
+    except TransitionError as error:
+        if error.old != State.RUNNING:
+            raise  # else it was us, in a try whose answer was lost
 
 
 async def name_run(connection: AsyncConnection, claimed: ClaimedRun, name: str) -> None:
@@ -452,7 +461,7 @@ _end_epoch = Prepared(
 async def pause(connection: AsyncConnection, claimed: ClaimedRun, actor: str) -> None:
     """The run was stopped after a call, as a person had asked; it goes on from there when it is resumed."""
     detail = "suspended after a call that is recorded"
-    await give_back(connection, claimed, State.PAUSED, detail=detail, actor=actor, asked=None, asked_by=None)
+    await give_back(connection, claimed, State.PAUSED, detail=detail, actor=actor)  # or what was asked for meanwhile
 
 
 async def settle(
@@ -462,9 +471,13 @@ async def settle(
     run_id, epoch, detail = claimed.id, claimed.epoch, error or ""
     if outcome.wait is None:
         body = result.decode() if outcome.state is State.COMPLETED else None
-        await change_state(
-            connection, run_id, epoch, outcome.state, detail=detail, actor=actor, result=body, error=error
-        )
+        try:
+            await change_state(
+                connection, run_id, epoch, outcome.state, detail=detail, actor=actor, result=body, error=error
+            )
+        except TransitionError as refused:
+            if refused.old != outcome.state:
+                raise  # else it was us, as above
     elif outcome.crashed_and_goes_on:
         await change_state(
             connection, run_id, epoch, State.CRASHED, detail=detail, actor=actor, error=error, goes_on=True
