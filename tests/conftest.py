@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import structlog
 from tests.support.services.kafka import GivenKafka, Kafka
 from tests.support.services.mosquitto import GivenMosquitto, Mosquitto
 from tests.support.services.postgres import GivenPostgres, PostgresServer
@@ -34,6 +35,17 @@ def pytest_fixture_setup() -> Iterator[None]:
         return (yield)
     except ServiceMissingError as error:
         pytest.exit(str(error), returncode=1)
+
+
+@pytest.fixture(autouse=True)
+def logging_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that sets up logging does so for its test alone: the standard error that it writes to ends with it."""
+    configure = structlog.configure
+    monkeypatch.setattr(
+        structlog, "configure", lambda **given: configure(**given | {"cache_logger_on_first_use": False})
+    )
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,7 @@ def test_both_read_generated_texts_alike(text: str) -> None:
 
 
 @PATIENT
+@example("!:!")
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"#%@`?,.~ \n\r\t0\x85\u2028\ufeffé\U0001f600\x01\\", max_size=60))
 def test_both_read_any_characters_alike(text: str) -> None:
     assert by_libyaml(text) == by_ruamel(text)
