@@ -23,10 +23,12 @@ MAX_TEXT = 4 << 20  # characters of one file
 
 # What the two parsers read differently: tabs, the line breaks of YAML 1.1, byte order marks inside a text; directives;
 # keys with `?`, at the beginning of a line or in brackets; a comment that touches the mark of a block of text; a tag
-# before an anchor, or with a colon in it.
+# before an anchor, or with a handle that is none; an anchor with more in its name than letters, digits and dashes.
 _CORNERS = "\t\x85\u2028\u2029\ufeff"
 _QUESTION = re.compile(r"(?:^|[-?:\[{,]) *\?(?!\S)", re.MULTILINE)
-_BESIDE = re.compile(r"[|>][-+0-9]*#|![^\s!]*\s+&|(?<![^\s\[{,])![^\s!]*:")
+_BESIDE = re.compile(
+    r"""[|>][-+0-9]*#|![^\s!]*\s+&|(?<![^\s\[{,])(?:![^\s!]{0,64}[^\s!\w][^\s!]{0,64}!|!!!|[*&][\w-]{0,64}[^\w\s\[\]{},"'-])"""
+)
 
 
 @dataclass(frozen=True, slots=True)
