@@ -38,6 +38,7 @@ RUNS = int(os.environ.get("BENCH_RUNS", "4000"))
 TASKS = int(os.environ.get("BENCH_TASKS", "5000"))
 WAITING = int(os.environ.get("BENCH_WAITING", "10000"))
 IDLE = float(os.environ.get("BENCH_IDLE", "20"))  # seconds
+CHILDREN = "12"  # processes of the worker: a run waits for the disk most of its time
 RATE, AT_RATE = 50, 1_000  # runs a second, and how many
 WARM = float(os.environ.get("BENCH_WARM", "15"))  # seconds
 FLOWS = """
@@ -251,7 +252,7 @@ async def _production(urls: dict[str, str], chosen: list[str], figures: list[Fig
         async with open_fleet(**urls, folder=folder) as fleet:
             await fleet.rig.context.bus.ensure_topic(bus.EVENTS, 6)
             (folder / "bench_flows.py").write_text(FLOWS)
-            await fleet.start("worker", PENSTOCK_FLOWS=str(folder / "bench_flows.py"), PENSTOCK_CONCURRENCY="4")
+            await fleet.start("worker", PENSTOCK_FLOWS=str(folder / "bench_flows.py"), PENSTOCK_CONCURRENCY=CHILDREN)
             await fleet.rig.apply(RULES % (folder / "marks"))
             await fleet.start("engine")
             for each in (each for each in MEASURES if each in chosen):
