@@ -77,7 +77,7 @@ class Broken(Database):
     def __init__(self, database: Database) -> None:
         self.is_sqlite = database.is_sqlite
 
-    def read(self) -> None:  # type: ignore[override]  # it does not come to that
+    def read(self) -> None:  # type: ignore[override]  # a context manager there; here it raises before one is needed
         raise ConnectionError
 
-    begin = read  # type: ignore[assignment]  # likewise
+    begin = read  # type: ignore[assignment]  # as above

@@ -287,7 +287,7 @@ class Execution:
 
     def _take_name(self, started: Started) -> None:
         """Keep what the run is shown as, where its flow names its runs."""
-        assert self._secrecy is not None  # noqa: S101 -- as above
+        assert self._secrecy is not None  # noqa: S101 -- set before the child is given the run
         if started.name and not self.claimed.recorded:
             named = clean(self._secrecy.mask(started.name))
             self._named = asyncio.create_task(self._insist(lambda: self._name_run(named)))
@@ -298,11 +298,11 @@ class Execution:
             await name_run(connection, self.claimed, name)
 
     async def _ask(self, frame: Asked) -> str:
-        assert self._secrecy is not None  # noqa: S101 -- as above
+        assert self._secrecy is not None  # noqa: S101 -- set before the child is given the run
         return await self._shop.desk.take(self.claimed, frame, self._secrecy, self._source, self._write)
 
     async def _journal(self, task: TaskFinished) -> None:
-        assert self._secrecy is not None  # noqa: S101 -- as above
+        assert self._secrecy is not None  # noqa: S101 -- set before the child is given the run
         call = TaskCall(
             task.call,
             task.parent,

@@ -53,7 +53,7 @@ def attend() -> socket.socket:
             line.close()
             if time.monotonic() > until:
                 raise
-            time.sleep(_LOOK)
+            time.sleep(_LOOK)  # the child has no loop yet, and nothing else to do
         else:
             return line
 
